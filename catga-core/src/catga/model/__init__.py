@@ -1,0 +1,1 @@
+"""Floor 1: the nouns. Frozen values and pure functions."""

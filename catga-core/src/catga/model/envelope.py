@@ -1,0 +1,85 @@
+"""The envelope: what travels around a message, as a CloudEvents 1.0 event."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+import attrs
+
+from catga.errors import ConfigurationError
+from catga.model.qos import QualityOfService
+
+__all__ = ["RESERVED_HEADERS", "Envelope", "check_headers"]
+
+_HEADER_NAME = re.compile(r"[a-z0-9]{1,20}")
+_HEADER_VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,4096}")
+_HEADER_TOTAL_BYTES = 32 * 1024
+
+RESERVED_HEADERS = frozenset(
+    {
+        "correlationid",
+        "data",
+        "database64",
+        "datacontenttype",
+        "dataschema",
+        "deadline",
+        "id",
+        "parentid",
+        "qos",
+        "replyto",
+        "source",
+        "specversion",
+        "subject",
+        "time",
+        "type",
+        "typeversion",
+    }
+)
+"""Names that the envelope itself uses; a user's header may not."""
+
+
+@attrs.frozen
+class Envelope:
+    """The attributes of one message on the wire, and its data still as bytes."""
+
+    id: str
+    type: str
+    source: str
+    time: datetime
+    data: bytes = attrs.field(repr=False)
+    qos: QualityOfService = QualityOfService.AT_LEAST_ONCE
+    version: int = 1
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    deadline: datetime | None = None
+    parent_id: str | None = None
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    """The user's own attributes, as CloudEvents extensions."""
+
+
+def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return `headers` when every one can travel as a CloudEvents extension.
+
+    Raises `ConfigurationError` unless names are 1 to 20 of `a-z 0-9` and not reserved, values are
+    text without control characters and at most 4 KiB, and all together at most 32 KiB.
+    """
+    total = 0
+    for name, value in headers.items():
+        if not (isinstance(name, str) and _HEADER_NAME.fullmatch(name)):
+            raise ConfigurationError(
+                f"the header name {str(name)[:40]!r} is not allowed: use 1 to 20 of a-z 0-9"
+            )
+        if name in RESERVED_HEADERS:
+            raise ConfigurationError(f"the header name {name!r} belongs to the envelope")
+        if not (isinstance(value, str) and _HEADER_VALUE.fullmatch(value)):
+            raise ConfigurationError(
+                f"the value of header {name!r} must be text of at most 4096 characters without "
+                "line breaks or other control characters"
+            )
+        total += len(name) + len(value.encode())
+    if total > _HEADER_TOTAL_BYTES:
+        raise ConfigurationError(f"the headers take {total} bytes, at most 32768 are allowed")
+    return headers

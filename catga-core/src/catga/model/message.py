@@ -1,0 +1,105 @@
+"""Messages: plain attrs classes that know their identity, which is not one of their fields."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Generic, TypeVar
+
+from catga.ground.ids import check_message_id, new_message_id
+from catga.model.qos import QualityOfService
+
+__all__ = ["RESERVED_ATTRIBUTES", "Event", "Identity", "Message", "Request", "identify"]
+
+ResponseT = TypeVar("ResponseT")
+
+RESERVED_ATTRIBUTES = ("message_id", "created_at", "correlation_id")
+"""What a message class may not use as the name of a field: they are read from the identity."""
+
+
+class Identity:
+    """Who one message object is: fixed once, at its first publish or when it was received."""
+
+    __slots__ = ("correlation_id", "created_at", "message_id")
+
+    def __init__(self, message_id: str, created_at: datetime, correlation_id: str | None) -> None:
+        self.message_id = message_id
+        self.created_at = created_at
+        self.correlation_id = correlation_id
+
+
+class Message:
+    """The base of what an application sends.
+
+    Derive attrs classes from `Event` or `Request`. The identity is filled when first read, takes
+    no part in equality, does not stand in the body, and does not survive `attrs.evolve`: a
+    changed copy is another message, the same object published twice is the same message.
+
+    Class attributes, all optional and *not annotated* (annotated they would become fields):
+    `qos`, `wire_name`, `version`, and the reserved `key`.
+    """
+
+    __slots__ = ("_identity",)
+
+    qos: ClassVar[QualityOfService | None] = None
+    wire_name: ClassVar[str | None] = None
+    version: ClassVar[int] = 1
+
+    _identity: Identity
+
+    @property
+    def message_id(self) -> str:
+        """The id under which this message is stored once."""
+        return identify(self).message_id
+
+    @property
+    def created_at(self) -> datetime:
+        """When this object got its identity, in UTC."""
+        return identify(self).created_at
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What ties this message to the one that caused it, if anything."""
+        return identify(self).correlation_id
+
+
+class Event(Message):
+    """Something that happened: many groups may listen."""
+
+    __slots__ = ()
+
+
+class Request(Message, Generic[ResponseT]):
+    """A question with one answer of type `ResponseT`."""
+
+    __slots__ = ()
+
+
+def identify(
+    message: Any,
+    *,
+    message_id: str | None = None,
+    created_at: datetime | None = None,
+    correlation_id: str | None = None,
+) -> Identity:
+    """Return the identity of `message`, fixing it on the first call.
+
+    A given `message_id` or `correlation_id` wins over what was fixed before. Objects that do not
+    derive from `Message` cannot remember theirs: they get a new one at every call.
+
+    Raises `ConfigurationError` for a message id that cannot travel.
+    """
+    known: Identity | None = getattr(message, "_identity", None)
+    if known is None:
+        known = Identity(
+            new_message_id() if message_id is None else check_message_id(message_id),
+            created_at or datetime.now(UTC),
+            correlation_id,
+        )
+        if isinstance(message, Message):
+            object.__setattr__(message, "_identity", known)  # attrs may have frozen the class
+        return known
+    if message_id is not None and message_id != known.message_id:
+        known.message_id = check_message_id(message_id)
+    if correlation_id is not None:
+        known.correlation_id = correlation_id
+    return known

@@ -1,0 +1,113 @@
+"""What happened to a batch: one value per entry, never an exception for the whole batch."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from catga.errors import CatgaError
+
+__all__ = [
+    "Ack",
+    "Done",
+    "Drained",
+    "Lost",
+    "Nack",
+    "PublishResult",
+    "PublishSummary",
+    "Receipt",
+    "Reject",
+    "Rejected",
+    "SettleResult",
+    "Settlement",
+    "Unknown",
+]
+
+
+@attrs.frozen
+class Receipt:
+    """The message was accepted: at QoS 0 handed over, else stored.
+
+    `sequence` is the broker's own name for the stored copy (opaque; empty at QoS 0), `duplicate`
+    says that this id was stored before and this publish stored nothing new.
+    """
+
+    message_id: str
+    sequence: str = ""
+    duplicate: bool = False
+
+
+@attrs.frozen
+class Rejected:
+    """Surely not stored. `transient`: trying again can help (no leader, not connected)."""
+
+    error: CatgaError
+    transient: bool = False
+
+
+@attrs.frozen
+class Unknown:
+    """It may have happened, now or later."""
+
+    error: CatgaError
+
+
+PublishResult: TypeAlias = Receipt | Rejected | Unknown
+
+
+@attrs.frozen
+class PublishSummary:
+    """What became of `publish_many`: counts, and each failure with its position in the input."""
+
+    accepted: int
+    duplicates: int
+    failures: tuple[tuple[int, CatgaError], ...]
+
+
+@attrs.frozen
+class Ack:
+    """Handled: never deliver it to this group again."""
+
+
+@attrs.frozen
+class Nack:
+    """Not handled: deliver it again, not before `delay` seconds have passed."""
+
+    delay: float = 0.0
+
+
+@attrs.frozen
+class Reject:
+    """Never deliver it again although it was not handled; it was parked before."""
+
+    reason: str = ""
+
+
+Settlement: TypeAlias = Ack | Nack | Reject
+
+
+@attrs.frozen
+class Done:
+    """The settlement or extension took effect."""
+
+
+@attrs.frozen
+class Lost:
+    """It had no effect: settled before, or another consumer's by now."""
+
+
+SettleResult: TypeAlias = Done | Lost | Unknown
+
+
+@attrs.frozen
+class Drained:
+    """What became of what was in hand when a bus stopped.
+
+    `handled` finished, `returned` were given back for others, `abandoned` were still running at
+    the deadline: their leases end by themselves.
+    """
+
+    handled: int
+    returned: int
+    abandoned: int

@@ -1,0 +1,90 @@
+"""Floor 2: what a plugin implements and what it hands over. Contracts only, no logic.
+
+`SPI_VERSION` is the version of these interfaces; a plugin states the one it was written for.
+"""
+
+from catga.ground.clock import Clock, Timer
+from catga.ground.mailbox import Mailbox
+from catga.model.capability import Capabilities, Capability
+from catga.model.outcome import (
+    Ack,
+    Done,
+    Lost,
+    Nack,
+    PublishResult,
+    Receipt,
+    Reject,
+    Rejected,
+    Settlement,
+    SettleResult,
+    Unknown,
+)
+from catga.model.qos import QualityOfService
+from catga.model.subject import Kind, Subject, check_token, parse_subject
+from catga.spi.address import Address, Secret
+from catga.spi.codec import Codec
+from catga.spi.descriptors import SPI_VERSION, CommandDescriptor, TransportDescriptor
+from catga.spi.inbox import Completion, InboxStore
+from catga.spi.middleware import Instrument, Middleware
+from catga.spi.transport import (
+    Delivery,
+    EventKind,
+    Health,
+    Mode,
+    Outgoing,
+    Runtime,
+    Settle,
+    Source,
+    Start,
+    Subscription,
+    Topology,
+    Transport,
+    TransportEvent,
+)
+
+__all__ = [
+    "SPI_VERSION",
+    "Ack",
+    "Address",
+    "Capabilities",
+    "Capability",
+    "Clock",
+    "Codec",
+    "CommandDescriptor",
+    "Completion",
+    "Delivery",
+    "Done",
+    "EventKind",
+    "Health",
+    "InboxStore",
+    "Instrument",
+    "Kind",
+    "Lost",
+    "Mailbox",
+    "Middleware",
+    "Mode",
+    "Nack",
+    "Outgoing",
+    "PublishResult",
+    "QualityOfService",
+    "Receipt",
+    "Reject",
+    "Rejected",
+    "Runtime",
+    "Secret",
+    "Settle",
+    "SettleResult",
+    "Settlement",
+    "Source",
+    "Start",
+    "Subject",
+    "Subscription",
+    "Timer",
+    "Topology",
+    "Transport",
+    "TransportDescriptor",
+    "TransportEvent",
+    "Unknown",
+    "check_token",
+    "parse_subject",
+]

@@ -1,0 +1,301 @@
+"""The transport interface. It moves batches, and results are values.
+
+Rules that hold for every method:
+
+* One failure never raises for the batch: each entry gets its own result.
+* The engine never cancels `receive`, `settle`, `extend` or `publish`; `Subscription.drain` wakes a
+  waiting `receive`, and every call ends by itself within a bound.
+* A second settlement of one delivery answers `Lost` and has no effect.
+* Client errors are translated in one place per plugin, always `from` the original.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from catga.errors import CapabilityError
+from catga.ground.clock import Clock
+from catga.model.capability import Capabilities
+from catga.model.outcome import Ack, Nack, PublishResult, Reject, SettleResult
+from catga.model.qos import QualityOfService
+from catga.model.subject import Subject
+from catga.spi.inbox import Completion, InboxStore
+
+__all__ = [
+    "Delivery",
+    "EventKind",
+    "Health",
+    "Mode",
+    "Outgoing",
+    "Runtime",
+    "Settle",
+    "Source",
+    "Start",
+    "Subscription",
+    "Topology",
+    "Transport",
+    "TransportEvent",
+]
+
+
+class EventKind(StrEnum):
+    """What a transport tells about itself between calls."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    GAP = "gap"
+    """QoS 0 messages may have been missed."""
+    SLOW_CONSUMER = "slow-consumer"
+    RISK = "risk"
+    """A server setting weakens a promise; said once at start-up."""
+    TROUBLE = "trouble"
+    """Something failed that will be tried again."""
+
+
+@attrs.frozen
+class TransportEvent:
+    """One thing to log and count; `detail` never holds credentials or bodies."""
+
+    kind: EventKind
+    detail: str
+
+
+@attrs.frozen
+class Runtime:
+    """What the bus lends to a transport."""
+
+    clock: Clock
+    spawn: Callable[[Coroutine[Any, Any, Any], str], Any]
+    """Start a named background task; the bus owns it and cancels it after `close`."""
+    emit: Callable[[TransportEvent], None]
+    instance: str
+    """A token unique to this bus: for reply subjects and the names of group members."""
+    service: str
+    """Shown to the server as the client's name."""
+    connect_deadline: float
+    """Seconds `open` may take before it raises `ConnectionLost` or `AuthenticationError`."""
+
+
+@attrs.frozen
+class Health:
+    """`ok` only while messages can move; `detail` says what is wrong."""
+
+    ok: bool
+    detail: str = ""
+
+
+class Start(StrEnum):
+    """Where a group begins that did not exist before."""
+
+    BEGINNING = "beginning"
+    NEW = "new"
+
+
+class Mode(StrEnum):
+    """Whether `prepare` may create what is missing."""
+
+    CREATE = "create"
+    VERIFY = "verify"
+
+
+@attrs.frozen
+class Source:
+    """What one subscription delivers: everything of one kind for one type (and group).
+
+    * `durable` and a `group`: the stored subjects `LOG`, `TO` and `REDO` of (group, type), through
+      a durable consumer of that group.
+    * `durable` and `ephemeral`: a group that ends with this subscription and starts with what is
+      new; only the `LOG` subject.
+    * not `durable`, with a `group`: `LIVE` and `LIVE_TO`, one member of the group gets each.
+    * not `durable`, no `group`: `LIVE`, every listener gets each.
+    * `reply`: what is sent to `REPLY` subjects of this bus's instance (`type` is ignored).
+    """
+
+    namespace: str
+    type: str = ""
+    group: str = ""
+    durable: bool = False
+    ephemeral: bool = False
+    reply: bool = False
+    start: Start = Start.BEGINNING
+    window: int = 500
+    """At most so many deliveries are handed out unsettled and buffered together (durable)."""
+    lease: float = 30.0
+    """Seconds a delivery stays with its receiver unless extended or settled (durable)."""
+    attempts: int = 5
+    """After so many the engine parks it; a server-side limit must lie well above."""
+
+
+@attrs.frozen
+class Topology:
+    """Everything a bus needs on the broker, for `prepare`."""
+
+    namespace: str
+    publishes: tuple[str, ...]
+    """The wire names this bus may publish at QoS 1 or 2."""
+    sources: tuple[Source, ...]
+    """The subscriptions it is going to open."""
+    qos: QualityOfService
+    """The strictest quality among all of it."""
+    dedupe_window: float
+    """W: seconds within which one message id is stored once."""
+    completion_ttl: float
+    """D: seconds for which completion records are kept."""
+    accept_risk: frozenset[str] = frozenset()
+    """Broken assumptions, by name, that QoS 2 is to start on all the same."""
+
+
+@attrs.frozen
+class Outgoing:
+    """One encoded message on its way out."""
+
+    subject: Subject
+    body: bytes = attrs.field(repr=False)
+    message_id: str
+    qos: QualityOfService
+    reply_to: Subject | None = None
+    """Set on requests: where the response will go, so that the broker can tell at once that
+    nobody listens (`Capability.NO_RESPONDERS`)."""
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """One attempt to hand one message to one consumer."""
+
+    subject: Subject
+    body: bytes = attrs.field(repr=False)
+    attempt: int
+    """1 for the first, counted by the broker."""
+    sequence: str
+    """The broker's own name for the stored copy; empty at QoS 0."""
+    lease_until: float
+    """On the runtime's monotonic clock; infinite at QoS 0. Updated by `extend`."""
+    token: Any = attrs.field(repr=False, default=None)
+    """The transport's own handle."""
+    headers: Mapping[str, str] | None = attrs.field(repr=False, default=None)
+    """Broker headers or fields beside the body, when there are any."""
+    no_responders: bool = False
+    """On a reply subscription: nobody listens for the request with this token."""
+
+
+@attrs.frozen
+class Settle:
+    """One delivery and what to do with it."""
+
+    delivery: Delivery
+    outcome: Ack | Nack | Reject
+    confirm: bool = False
+    """Wait until the broker has confirmed it (QoS 2)."""
+
+
+class Subscription(ABC):
+    """A live handle on one `Source`. One reader at a time."""
+
+    @property
+    @abstractmethod
+    def lease(self) -> float:
+        """Seconds a delivery stays with its receiver, as the server really has it; infinite at
+        QoS 0."""
+
+    @abstractmethod
+    async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
+        """Return 1 to `limit` deliveries, or none after `max_wait` seconds or once drained.
+
+        Raises `SubscriptionClosed` when nothing will ever come again though nobody closed it
+        (the stream or the group is gone), with the reason.
+        """
+
+    @abstractmethod
+    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
+        """Settle each; results in the same order. At QoS 0 there is nothing to settle: `Done`."""
+
+    @abstractmethod
+    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
+        """Renew the lease of each for another `Source.lease` seconds; `Lost` when it is gone."""
+
+    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
+        """Record each completion and acknowledge its delivery in one step.
+
+        Needs `Capability.COMMIT`. `Done` also when the record was there before; `Lost` when the
+        delivery is another consumer's by now and there is no record.
+        """
+        del batch
+        raise CapabilityError("this transport has no one-step commit")
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Ask for nothing more and wake `receive`. What was received can still be settled.
+
+        What the broker handed over and `receive` has not returned is given back at once, or
+        (QoS 0) is still returned by `receive`.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything now. Idempotent, safe after a failure."""
+
+
+class Transport(ABC):
+    """The client side of one broker, for one bus."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this transport can do on the server it is connected to; complete after `open`."""
+
+    @property
+    @abstractmethod
+    def max_payload_bytes(self) -> int | None:
+        """The largest body plus headers the broker takes, or None when it sets no limit."""
+
+    @abstractmethod
+    async def open(self, runtime: Runtime) -> None:
+        """Connect. Raises `ConnectionLost`, `AuthenticationError`, `CapabilityError` (too old)."""
+
+    @abstractmethod
+    async def prepare(self, topology: Topology, mode: Mode) -> None:
+        """Create or verify streams, groups and stores; may be called again with more.
+
+        What the server has but differs from an explicit setting is reconciled where the server
+        allows it, else refused by name with `ConfigurationError`. Raises `CapabilityError` when a
+        promise of `topology.qos` cannot be kept (at QoS 2), emits `RISK` otherwise.
+        """
+
+    @abstractmethod
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Hand over each; results in the same order.
+
+        At QoS 0 the result means handed over; when not connected it is `Rejected`, never kept for
+        later. At QoS 1 and 2 it means stored. A body over the limit is `Rejected` with
+        `PayloadTooLarge` before anything of it is sent.
+        """
+
+    @abstractmethod
+    async def subscribe(self, source: Source) -> Subscription:
+        """Return a subscription that is confirmed by the broker. Call `prepare` with it first."""
+
+    @property
+    @abstractmethod
+    def inbox(self) -> InboxStore | None:
+        """The transport's own store of completion records, if it has one."""
+
+    async def wait_handled(self, subject: Subject, sequence: str) -> None:
+        """Return once every group has succeeded with this message or parked it.
+
+        Needs `Capability.HANDLED`. Raises nothing for a handler's failure.
+        """
+        del subject, sequence
+        raise CapabilityError("this transport cannot tell when a message was handled")
+
+    @abstractmethod
+    async def health(self) -> Health:
+        """Ask the server now, within a second or two."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything. Idempotent, safe after a failure."""
