@@ -1,0 +1,6 @@
+"""Parts for tests: what a plugin author or a user needs to hold Catga to its words."""
+
+from catga.ground.clock import ManualClock, settle_loop
+from catga.testing.process import ServerProcess, free_port
+
+__all__ = ["ManualClock", "ServerProcess", "free_port", "settle_loop"]

@@ -1,0 +1,129 @@
+"""Private servers for tests and demonstrations: a process, a folder, a free loopback port."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from catga.errors import ConfigurationError
+
+__all__ = ["ServerProcess", "free_port"]
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess(ABC):
+    """One server that was started here and is ended here, by its process id.
+
+    A context manager. `kill` and `start` again keep the data: the folder lives until `stop`.
+    """
+
+    ready_seconds = 10.0
+    """How long a start may take."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="catga-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """What a bus connects to."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The command line; it must listen on 127.0.0.1 and `port` and keep to `folder`."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Say whether the server answers now; called until it does."""
+
+    @property
+    def pid(self) -> int:
+        """The id of the running process. Raises `ConfigurationError` when there is none."""
+        if self._process is None:
+            raise ConfigurationError("the server is not running")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start (again) on the same folder and port; returns once it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - the command of this class
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        atexit.register(self.stop)
+        deadline = time.monotonic() + self.ready_seconds
+        while not self.ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                words = self.log()[-2000:]
+                self.stop()
+                raise ConfigurationError(f"the server {self.command()[0]} did not start:\n{words}")
+            time.sleep(0.01)
+        return self
+
+    def log(self) -> str:
+        """Return what the server wrote."""
+        return (self.folder / "server.log").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL), keeping its data."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stop it in mid-work (SIGSTOP)."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it and remove its folder. Idempotent."""
+        atexit.unregister(self.stop)
+        self._end(signal.SIGTERM)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(how)
+            process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
