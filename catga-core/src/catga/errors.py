@@ -47,7 +47,18 @@ class CapabilityError(CatgaError):
 
 
 class PluginError(CatgaError):
-    """A plugin could not be used; the others still work."""
+    """A plugin could not be used; the others still work.
+
+    `plugin` is the name of its entry point, `distribution` and `version` say where it came from.
+    """
+
+    def __init__(
+        self, message: str, plugin: str = "", distribution: str = "", version: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.distribution = distribution
+        self.version = version
 
 
 class PluginLoadError(PluginError):
