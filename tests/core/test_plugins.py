@@ -104,6 +104,12 @@ def test_a_plugin_brings_transports_parts_and_commands(plugins: PluginFolder) ->
             PluginLoadError,
             "without a default: host",
         ),
+        (
+            "@attrs.frozen\nclass S:\n    x: 'Nowhere' = 1\n"
+            + transport("carrier('x', settings=S)"),
+            PluginLoadError,
+            "Nowhere",
+        ),
         ("@hookimpl\ndef catga_middleware(): return [7]", PluginLoadError, "Middleware"),
         ("@hookimpl\ndef catga_cli_commands(): return [print]", PluginLoadError, "as a command"),
         (

@@ -62,6 +62,10 @@ def check_command(part: Any) -> CommandDescriptor:
 def _check_settings(settings: Any, named: str) -> None:
     if not (isinstance(settings, type) and attrs.has(settings)):
         raise ConfigurationError(f"{named} with settings that are not an attrs class")
+    try:
+        attrs.resolve_types(settings)
+    except NameError as error:
+        raise ConfigurationError(f"{named} with settings of unknown types: {error}") from error
     required = [
         field.alias
         for field in attrs.fields(settings)
