@@ -1,0 +1,5 @@
+"""Floor 6: the `catga` program."""
+
+from catga.cli.app import main
+
+__all__ = ["main"]
