@@ -79,6 +79,14 @@ def catga_cli_commands():
 """
 
 
+CLASHING_SETTINGS = """
+S = attrs.make_class("S", {"lease": attrs.field(default=1)})
+@hookimpl
+def catga_transports():
+    return [carrier("x", settings=S)]
+"""
+
+
 def test_plugins_are_listed(plugins: PluginFolder) -> None:
     plugins.add("good", TRANSPORT)
     result = invoke("plugins")
@@ -124,8 +132,7 @@ def test_plugins_as_json_are_one_object(plugins: PluginFolder) -> None:
             "the command 'run', which is catga's own",
         ),
         (
-            "S = attrs.make_class('S', {'lease': attrs.field(default=1)})\n"
-             "@hookimpl\ndef catga_transports(): return [carrier('x', settings=S)]",
+            CLASHING_SETTINGS,
             "names of the core's: lease",
         ),
     ],
