@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import attrs
@@ -40,9 +40,12 @@ RESERVED_HEADERS = frozenset(
 """Names that the envelope itself uses; a user's header may not."""
 
 
-@attrs.frozen
+@attrs.define
 class Envelope:
-    """The attributes of one message on the wire, and its data still as bytes."""
+    """The attributes of one message on the wire, and its data still as bytes.
+
+    A value; not frozen only because one is made per message, which then takes a third of the time.
+    """
 
     id: str
     type: str
@@ -56,8 +59,19 @@ class Envelope:
     deadline: datetime | None = None
     parent_id: str | None = None
     content_type: str = "application/json"
-    headers: Mapping[str, str] = attrs.field(factory=dict)
-    """The user's own attributes, as CloudEvents extensions."""
+    _headers: Mapping[str, str] | Callable[[], Mapping[str, str]] = attrs.field(
+        factory=dict, eq=False, repr=False
+    )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The user's own attributes, as CloudEvents extensions; read when first asked for.
+
+        Raises `DecodeError` then, when one of them is no text.
+        """
+        if callable(self._headers):
+            self._headers = self._headers()
+        return self._headers
 
 
 def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -1,0 +1,201 @@
+"""JSON, the content type Catga speaks by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import msgspec
+
+from catga.codecs.converter import make_converter
+from catga.codecs.explain import explain
+from catga.codecs.forms import Form, Forms
+from catga.codecs.plain import Refused, check_tree
+from catga.errors import DecodeError, EncodeError
+from catga.spi.codec import Codec
+
+__all__ = ["JsonCodec", "JsonForm"]
+
+_write_text = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical").encode
+
+
+@attrs.frozen
+class JsonForm:
+    """One type's way to and from JSON text, bound once."""
+
+    payload: Callable[[Any], Any]
+    """Return what msgspec may write in place of the value: itself, or a finished `msgspec.Raw`.
+    Raises `EncodeError`."""
+    encode: Callable[[Any], bytes]
+    """Raises `EncodeError`."""
+    decode: Callable[[bytes | msgspec.Raw], Any]
+    """Raises `DecodeError`."""
+    fast_to_read: bool
+    fast_to_write: bool
+
+
+class JsonCodec(Codec):
+    """attrs classes, scalars and collections as JSON.
+
+    cattrs says what a type means, msgspec handles the text, and where both are proven to agree
+    msgspec does it alone. Scalars are strict, datetimes are aware and come back in UTC, unknown
+    keys are ignored, a missing key takes the default or is refused. `Any` holds JSON data: richer
+    values come back as what JSON made of them.
+    """
+
+    content_type = "application/json"
+
+    def __init__(self) -> None:
+        self._converter = make_converter(detailed=False)
+        self._careful = make_converter(detailed=True)
+        self._forms = Forms()
+        self._bound: dict[Any, JsonForm] = {}
+
+    def teach(self, cls: type, write: Callable[[Any], Any], read: Callable[[Any], Any]) -> None:
+        """Add a type of your own: `write` makes JSON data of it, `read` makes it of JSON data.
+
+        Teach before the first class that uses it is registered.
+        """
+        self._forms.taught.add(cls)
+        for converter in (self._converter, self._careful):
+            converter.register_unstructure_hook(cls, write)
+            converter.register_structure_hook(cls, lambda value, _: read(value))
+
+    def register(self, cls: type) -> None:
+        """Prepare for `cls`. Raises `ConfigurationError` when JSON can never carry it."""
+        self.form(cls)
+
+    def form(self, hint: Any) -> JsonForm:
+        """Return the bound ways of a class or typing form, e.g. `list[Line] | None`.
+
+        Raises `ConfigurationError` when JSON can never carry it.
+        """
+        try:
+            return self._bound[hint]
+        except KeyError:
+            bound = self._bound[hint] = self._bind(hint)
+            return bound
+        except TypeError:  # an unhashable extra in Annotated
+            return self._bind(hint)
+
+    def encode(self, value: Any, hint: Any = None) -> bytes:
+        """Return the JSON of `value`, as `hint` when given (lists have no class that tells).
+
+        Raises `EncodeError`, or `ConfigurationError` for a class JSON can never carry.
+        """
+        return self.form(type(value) if hint is None else hint).encode(value)
+
+    def decode(self, data: bytes, cls: Any) -> Any:
+        """Return the `cls` (a class or typing form) that `data` holds. Raises `DecodeError`."""
+        return self.form(cls).decode(data)
+
+    def _bind(self, hint: Any) -> JsonForm:
+        form = self._forms.of(hint)
+        write_slow = self._slow_writer(hint, form)
+        read_slow = self._slow_reader(hint, form)
+        payload = _fast_payload(form, write_slow) if form.writes else write_slow
+        return JsonForm(
+            payload=payload,
+            encode=_fast_writer(payload, write_slow) if form.writes else _bytes_writer(write_slow),
+            decode=_fast_reader(hint, form, read_slow) if form.reads else read_slow,
+            fast_to_read=form.reads,
+            fast_to_write=form.writes,
+        )
+
+    def _slow_writer(self, hint: Any, form: Form) -> Callable[[Any], msgspec.Raw]:
+        unstructure = self._converter.unstructure
+        as_hint = type(None) if hint is None else hint
+        deep = form.deep
+
+        def write(value: Any) -> msgspec.Raw:
+            try:
+                tree = unstructure(value, as_hint)
+                if deep:
+                    check_tree(tree)
+                return msgspec.Raw(_write_text(tree))
+            except Exception as error:
+                raise EncodeError(_blame(value, error)) from error
+
+        return write
+
+    def _slow_reader(self, hint: Any, form: Form) -> Callable[[bytes | msgspec.Raw], Any]:
+        structure, careful = self._converter.structure, self._careful.structure
+        parse = msgspec.json.Decoder(form.shape).decode
+        as_hint = type(None) if hint is None else hint
+        deep = form.deep
+        name = getattr(hint, "__name__", None) or str(hint)
+
+        def explain_failure(data: bytes | msgspec.Raw, error: Exception) -> DecodeError:
+            try:
+                careful(parse(data), as_hint)
+            except Exception as detailed:
+                return DecodeError(f"not a {name}: {explain(detailed)}")
+            return DecodeError(f"not a {name}: {explain(error)}")
+
+        def read(data: bytes | msgspec.Raw) -> Any:
+            try:
+                tree = parse(data)
+                if deep:
+                    check_tree(tree)
+                return structure(tree, as_hint)
+            except Exception as error:
+                raise explain_failure(data, error) from error
+
+        return read
+
+
+def _blame(value: Any, error: Exception) -> str:
+    words = str(error) if type(error) in (Refused, TypeError) else type(error).__name__
+    return f"the {type(value).__name__} cannot be written as JSON: {words}"
+
+
+def _bytes_writer(write: Callable[[Any], msgspec.Raw]) -> Callable[[Any], bytes]:
+    return lambda value: bytes(write(value))
+
+
+def _fast_payload(form: Form, slow: Callable[[Any], msgspec.Raw]) -> Callable[[Any], Any]:
+    guard = form.write_guard
+    if guard is None:
+        return lambda value: value
+
+    def payload(value: Any) -> Any:
+        try:
+            stands = guard(value)
+        except Exception:  # a field of the wrong type: the slow way says so
+            stands = False
+        return value if stands else slow(value)
+
+    return payload
+
+
+def _fast_writer(
+    payload: Callable[[Any], Any], slow: Callable[[Any], msgspec.Raw]
+) -> Callable[[Any], bytes]:
+    def write(value: Any) -> bytes:
+        try:
+            return _write_text(payload(value))
+        except EncodeError:
+            raise
+        except Exception:  # whatever msgspec dislikes, the slow way decides
+            return bytes(slow(value))
+
+    return write
+
+
+def _fast_reader(
+    hint: Any, form: Form, slow: Callable[[bytes | msgspec.Raw], Any]
+) -> Callable[[bytes | msgspec.Raw], Any]:
+    parse = msgspec.json.Decoder(hint).decode
+    guard = form.read_guard
+
+    def read(data: bytes | msgspec.Raw) -> Any:
+        try:
+            value = parse(data)
+            if guard is None or guard(value):
+                return value
+        except Exception:  # noqa: S110 - whatever msgspec dislikes, the slow way decides
+            pass
+        return slow(data)
+
+    return read
