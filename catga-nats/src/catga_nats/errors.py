@@ -1,0 +1,96 @@
+"""The one place where what NATS says becomes an error of Catga."""
+
+from __future__ import annotations
+
+import ssl
+
+import msgspec
+
+from catga.errors import (
+    AuthenticationError,
+    CatgaError,
+    ConfigurationError,
+    ConnectionLost,
+    PublishRejected,
+    PublishUnknown,
+    TransportError,
+)
+from catga.spi import PublishResult, Rejected, Unknown
+from catga_nats.client import ClearTextError
+from catga_nats.mux import Missing
+
+__all__ = [
+    "ApiError",
+    "api_failure",
+    "cannot_connect",
+    "is_final",
+    "missing_error",
+    "publish_failure",
+    "publish_missing",
+]
+
+_REFUSALS = ("authorization", "authentication", "jwt", "nkey", "credentials")
+
+
+class ApiError(msgspec.Struct):
+    """An error as JetStream writes it. Source: docs.nats.io, JetStream API, `ApiError`."""
+
+    code: int
+    err_code: int = 0
+    description: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.description} ({self.err_code or self.code})"
+
+
+def is_final(error: BaseException) -> bool:
+    """Say whether connecting again cannot help: wrong credentials, or TLS not as asked."""
+    return isinstance(error, ssl.SSLError | ClearTextError) or any(
+        word in str(error).lower() for word in _REFUSALS
+    )
+
+
+def cannot_connect(address: str, error: BaseException | None, seconds: float) -> CatgaError:
+    """Translate why `open` failed; `address` is shown without user information."""
+    if isinstance(error, ClearTextError):
+        return ConnectionLost(f"{address}: {error}")
+    if isinstance(error, ssl.SSLError):
+        return ConnectionLost(f"{address}: no trust over TLS: {error.reason or error}")
+    if error is not None and is_final(error):
+        return AuthenticationError(f"{address} refused the credentials: {error}")
+    reason = f": {error}" if error is not None and str(error) else ""
+    return ConnectionLost(f"{address} did not answer within {seconds:g} s{reason}")
+
+
+def missing_error(missing: Missing, what: str) -> TransportError:
+    """Translate an answer that did not come."""
+    if missing is Missing.DENIED:
+        return AuthenticationError(f"the server does not permit {what}")
+    if missing is Missing.TIMEOUT:
+        return ConnectionLost(f"no answer in time to {what}")
+    return ConnectionLost(f"not connected: {what}")
+
+
+def api_failure(what: str, error: ApiError) -> CatgaError:
+    """Translate a refusal of the JetStream API during `prepare`."""
+    if error.code == 503:
+        return ConnectionLost(f"{what}: JetStream is not available now: {error}")
+    return ConfigurationError(f"{what}: the server refused it: {error}")
+
+
+def publish_failure(subject: str, error: ApiError) -> Rejected:
+    """Translate a negative confirmation: surely not stored."""
+    transient = error.code == 503 and error.err_code != 10077  # 10077: full, by max_bytes
+    return Rejected(PublishRejected(f"{subject}: not stored: {error}"), transient=transient)
+
+
+def publish_missing(subject: str, missing: Missing) -> PublishResult:
+    """Translate a confirmation that did not come.
+
+    A publish without its confirmation may have been stored, or may be stored later: JetStream was
+    seen to do so in each of five tries.
+    """
+    if missing is Missing.DENIED:
+        return Rejected(AuthenticationError(f"the server does not permit publishing to {subject}"))
+    why = "no confirmation in time" if missing is Missing.TIMEOUT else "the connection was lost"
+    return Unknown(PublishUnknown(f"{subject}: {why}"))

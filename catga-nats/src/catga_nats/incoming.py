@@ -1,0 +1,55 @@
+"""From a message of a stream to a delivery."""
+
+from __future__ import annotations
+
+from nats.aio.msg import Msg
+
+from catga.errors import ConfigurationError
+from catga.spi import Clock, Delivery, Kind, Source, Subject, parse_subject
+
+__all__ = ["Reader", "ack_tokens"]
+
+
+def ack_tokens(reply: str) -> tuple[int, str]:
+    """Return the delivery count and the stream sequence that an ack subject names.
+
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>…`, or, with a domain, two tokens more
+    before the stream. Source: nats-architecture-and-design ADR-15.
+    """
+    tokens = reply.split(".")
+    first = 4 if len(tokens) == 9 else 6
+    return int(tokens[first]), tokens[first + 1]
+
+
+class Reader:
+    """Reads for one source; its few subjects are parsed once."""
+
+    def __init__(self, source: Source, clock: Clock, lease: float) -> None:
+        self._clock = clock
+        self._lease = lease
+        self._fallback = Subject(source.namespace, Kind.LOG, source.type)
+        self._subjects: dict[str, Subject] = {}
+
+    def read(self, message: Msg) -> Delivery:
+        """Return the delivery, under a lease from now."""
+        subject = self._subjects.get(message.subject)
+        if subject is None:
+            subject = self._parse(message.subject)
+        attempt, sequence = ack_tokens(message.reply)
+        return Delivery(
+            subject,
+            message.data,
+            attempt,
+            sequence,
+            self._clock.monotonic() + self._lease,
+            message.reply,
+            message.headers,
+        )
+
+    def _parse(self, text: str) -> Subject:
+        try:
+            subject = parse_subject(text)
+        except ConfigurationError:
+            return self._fallback  # stored from outside, e.g. with a partition that is not UTF-8
+        self._subjects[text] = subject
+        return subject

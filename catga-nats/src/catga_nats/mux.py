@@ -1,0 +1,140 @@
+"""Requests and their answers: one reply subscription, counted tokens, one table.
+
+Batches wait with one future and one timer, whatever their size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+from catga.spi import Clock
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from catga_nats.client import GuardedClient
+
+__all__ = ["Answer", "Ask", "Batch", "Missing", "Mux"]
+
+
+class Missing(Enum):
+    """Why there is no answer."""
+
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    UNSENT = "unsent"
+    """Never left: the connection was down before."""
+    DENIED = "denied"
+
+
+Answer: TypeAlias = "Msg | Missing"
+Ask: TypeAlias = tuple[str, bytes]
+"""Subject and payload."""
+
+
+class Batch:
+    """Answers that are awaited together."""
+
+    __slots__ = ("_keys", "_left", "_mux", "_waiter", "answers")
+
+    def __init__(self, mux: Mux) -> None:
+        self._mux = mux
+        self._keys: list[str] = []
+        self._left = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.answers: list[Answer] = []
+
+    def expect(self, subject: str) -> str:
+        """Add an answer to wait for; return the reply subject of the request to `subject`."""
+        key = self._mux.enter(self, len(self.answers), subject)
+        self._keys.append(key)
+        self.answers.append(Missing.TIMEOUT)
+        self._left += 1
+        return key
+
+    def put(self, index: int, answer: Answer) -> None:
+        """Take in one answer; the last one wakes the waiter."""
+        self.answers[index] = answer
+        self._left -= 1
+        if self._left == 0 and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def unsent(self) -> None:
+        """The request of the last `expect` did not leave."""
+        self._mux.forget(self._keys[-1:])
+        if self.answers[-1] is not Missing.DISCONNECTED:  # counted when the connection broke
+            self.put(len(self.answers) - 1, Missing.UNSENT)
+
+    async def wait(self, timeout: float) -> list[Answer]:
+        """Return all answers, in order, at most `timeout` seconds from now."""
+        if self._left > 0:
+            self._waiter = asyncio.get_running_loop().create_future()
+            timer = self._mux.clock.call_later(timeout, self._expire)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._mux.forget(self._keys)
+        return self.answers
+
+    def _expire(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Mux:
+    """Everything one connection asks and waits for."""
+
+    def __init__(self, client: GuardedClient, clock: Clock) -> None:
+        self.clock = clock
+        self._client = client
+        self._prefix = client.new_inbox() + "."
+        self._counter = itertools.count(1)
+        self._pending: dict[str, tuple[Batch, int, str]] = {}
+
+    async def start(self) -> None:
+        """Subscribe to the answers."""
+        await self._client.subscribe_all(f"{self._prefix}*", self._on_answer)
+
+    def enter(self, batch: Batch, index: int, subject: str) -> str:
+        """Make room in the table for one answer; return its reply subject."""
+        key = f"{self._prefix}{next(self._counter)}"
+        self._pending[key] = (batch, index, subject)
+        return key
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Drop what nobody waits for any more."""
+        for key in keys:
+            self._pending.pop(key, None)
+
+    async def _on_answer(self, message: Msg) -> None:
+        entry = self._pending.pop(message.subject, None)
+        if entry is not None:
+            entry[0].put(entry[1], message)
+
+    def fail_all(self) -> None:
+        """The connection is gone: nothing in the table will be answered."""
+        pending, self._pending = self._pending, {}
+        for batch, index, _ in pending.values():
+            batch.put(index, Missing.DISCONNECTED)
+
+    def deny(self, words: str) -> None:
+        """A permissions violation: end what waits on a subject that its words name."""
+        for key, (batch, index, subject) in list(self._pending.items()):
+            if f'"{subject.lower()}"' in words:  # the client lowers the server's words
+                del self._pending[key]
+                batch.put(index, Missing.DENIED)
+
+    async def ask(self, asks: Sequence[Ask], timeout: float) -> list[Answer]:
+        """Send every request, return every answer in the same order."""
+        batch = Batch(self)
+        for count, (subject, payload) in enumerate(asks, 1):
+            if not await self._client.send(subject, payload, batch.expect(subject)):
+                batch.unsent()
+            if count % 256 == 0:
+                await self._client.room()
+        return await batch.wait(timeout)

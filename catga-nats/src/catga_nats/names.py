@@ -1,0 +1,44 @@
+"""Names of streams, consumers and subjects."""
+
+from __future__ import annotations
+
+from catga.spi import Kind, Source, Subject
+
+__all__ = ["bucket", "consumer", "dead_stream", "inbox_stream", "log_stream", "stored_subjects"]
+
+
+def log_stream(namespace: str) -> str:
+    """The stream of everything that is to be handled."""
+    return f"{namespace}-log"
+
+
+def dead_stream(namespace: str) -> str:
+    """The stream of dead letters."""
+    return f"{namespace}-dead"
+
+
+def bucket(namespace: str) -> str:
+    """The KV bucket of completion records."""
+    return f"{namespace}-inbox"
+
+
+def inbox_stream(namespace: str) -> str:
+    """The stream under that bucket."""
+    return f"KV_{bucket(namespace)}"
+
+
+def consumer(source: Source) -> str:
+    """The durable of one group and type; `=` stands in no token."""
+    return f"{source.group}={source.type}"
+
+
+def stored_subjects(source: Source) -> list[str]:
+    """What a durable subscription takes in."""
+    partitions = f"{source.namespace}.log.{source.type}.*"
+    if source.ephemeral:
+        return [partitions]
+    return [
+        partitions,
+        Subject(source.namespace, Kind.TO, source.type, source.group).text,
+        Subject(source.namespace, Kind.REDO, source.type, source.group).text,
+    ]

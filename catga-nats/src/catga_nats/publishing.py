@@ -1,0 +1,98 @@
+"""Batches on their way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from catga.errors import ConnectionLost, PayloadTooLarge
+from catga.spi import Outgoing, PublishResult, Receipt, Rejected
+from catga_nats.connection import Connection
+from catga_nats.errors import ApiError, publish_failure, publish_missing
+from catga_nats.mux import Answer, Batch, Missing
+
+__all__ = ["Publisher"]
+
+_ID = "Nats-Msg-Id"
+_FRAME_BYTES = len(f"NATS/1.0\r\n{_ID}: \r\n\r\n")
+_YIELD_EVERY = 256
+_UNSENT = Rejected(ConnectionLost("not connected: nothing was sent"), transient=True)
+_NOBODY = ApiError(503, 0, "no stream takes this subject now")
+
+
+class _PubAck(msgspec.Struct):
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_PubAck).decode
+
+
+class Publisher:
+    """Hands over QoS 0, stores QoS 1 and 2: one future for the confirmations of a batch."""
+
+    def __init__(self, connection: Connection, ack_timeout: float) -> None:
+        self._connection = connection
+        self._ack_timeout = ack_timeout
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Return the results in the order of the batch."""
+        client = self._connection.client
+        limit = client.max_payload
+        results: list[PublishResult] = []
+        acks = Batch(self._connection.mux)
+        stored: list[int] = []
+        for place, outgoing in enumerate(batch, 1):
+            if place % _YIELD_EVERY == 0 and not await client.room():
+                break
+            results.append(_UNSENT)
+            if outgoing.subject.durable:
+                refused = await self._store(outgoing, acks, limit)
+                if refused is None:
+                    stored.append(place - 1)
+            else:
+                refused = await self._hand_over(outgoing, limit)
+            if refused is not None:
+                results[-1] = refused
+        results += [_UNSENT] * (len(batch) - len(results))
+        answers = await acks.wait(self._ack_timeout)
+        for place, answer in zip(stored, answers, strict=True):
+            results[place] = _stored(batch[place], answer)
+        return results
+
+    async def _hand_over(self, outgoing: Outgoing, limit: int) -> PublishResult:
+        if len(outgoing.body) > limit:
+            return Rejected(PayloadTooLarge(len(outgoing.body), limit))
+        reply = outgoing.reply_to.text if outgoing.reply_to is not None else ""
+        if not await self._connection.client.send(outgoing.subject.text, outgoing.body, reply):
+            return _UNSENT
+        return Receipt(outgoing.message_id)
+
+    async def _store(self, outgoing: Outgoing, acks: Batch, limit: int) -> PublishResult | None:
+        """Send one to its stream; None when its confirmation is under way."""
+        subject = outgoing.subject.text
+        # The window of a stream spans its subjects: the id alone would swallow a `send` of the
+        # same message to another group.
+        key = f"{subject}/{outgoing.message_id}"
+        # More than the limit, headers included, and the server ends the connection.
+        size = len(outgoing.body) + _FRAME_BYTES + len(key)
+        if size > limit:
+            return Rejected(PayloadTooLarge(size, limit))
+        client = self._connection.client
+        if not client.is_connected:
+            return _UNSENT
+        await client.send(subject, outgoing.body, acks.expect(subject), {_ID: key})
+        return None
+
+
+def _stored(outgoing: Outgoing, answer: Answer) -> PublishResult:
+    if isinstance(answer, Missing):
+        return publish_missing(outgoing.subject.text, answer)
+    if not answer.data:  # a status: nobody responds
+        return publish_failure(outgoing.subject.text, _NOBODY)
+    ack = _decode_ack(answer.data)
+    if ack.error is not None:
+        return publish_failure(outgoing.subject.text, ack.error)
+    return Receipt(outgoing.message_id, str(ack.seq), ack.duplicate)

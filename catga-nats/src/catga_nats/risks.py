@@ -1,0 +1,62 @@
+"""What a stream's configuration means for the promises: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from catga.spi import Topology
+from catga_nats import names
+from catga_nats.settings import Storage
+
+__all__ = ["Risk", "found_risks"]
+
+
+@attrs.frozen
+class Risk:
+    """One weakness. With a `name` it breaks QoS 2 unless it is accepted by that name."""
+
+    name: str
+    words: str
+
+
+def found_risks(config: Mapping[str, Any], topology: Topology) -> Iterator[Risk]:
+    """Hold one stream, as the server has it, against what this topology needs."""
+    name = config["name"]
+    if config.get("storage") == Storage.MEMORY:
+        yield Risk(
+            "storage",
+            f"the stream {name} has storage=memory, a server restart loses it: create it with "
+            "storage=file",
+        )
+    if name == names.inbox_stream(topology.namespace):
+        kept = config.get("max_age", 0) / 1e9
+        if 0 < kept < topology.completion_ttl:
+            yield Risk(
+                "completion_ttl",
+                f"the stream {name} has max_age={kept:g}s, D is {topology.completion_ttl:g}s: "
+                "raise max_age on the server",
+            )
+        return
+    window = config.get("duplicate_window", 0) / 1e9
+    if window < topology.dedupe_window:
+        yield Risk(
+            "duplicate_window",
+            f"the stream {name} has duplicate_window={window:g}s, W is "
+            f"{topology.dedupe_window:g}s: set duplicate_window (and no shorter max_age)",
+        )
+    limited = any(config.get(key, -1) > 0 for key in ("max_bytes", "max_msgs"))
+    if (config.get("discard") == "old" and limited) or config.get("max_msgs_per_subject", -1) > 0:
+        yield Risk(
+            "discard",
+            f"the stream {name} drops accepted messages for newer ones: set discard=new and no "
+            "max_msgs_per_subject on the server",
+        )
+    if age := config.get("max_age", 0):
+        yield Risk(
+            "",
+            f"the stream {name} has max_age={age / 1e9:g}s: what is older is removed even when "
+            "nobody handled it",
+        )

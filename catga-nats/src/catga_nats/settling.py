@@ -1,0 +1,142 @@
+"""Acknowledgements: what is held, until when, and what is said about it to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from catga.errors import ConnectionLost, TransportError
+from catga.spi import (
+    Ack,
+    Clock,
+    Delivery,
+    Done,
+    Lost,
+    Nack,
+    Settle,
+    Settlement,
+    SettleResult,
+    Unknown,
+)
+from catga_nats.connection import Connection
+from catga_nats.errors import missing_error
+from catga_nats.mux import Answer, Batch, Missing
+
+__all__ = ["Settler", "ack_payload"]
+
+_CONFIRM_SECONDS = 5.0
+_REASON_SINCE = (2, 10, 4)
+"""Older servers ignore a `+TERM` with a reason behind it. Source: NATS 2.10.4 release notes."""
+
+
+def ack_payload(outcome: Settlement, version: tuple[int, int, int]) -> bytes:
+    """Return what settles a delivery. Source: docs.nats.io, "Acknowledging Messages"."""
+    if isinstance(outcome, Ack):
+        return b"+ACK"
+    if isinstance(outcome, Nack):
+        if outcome.delay <= 0:
+            return b"-NAK"
+        # Always with our own delay: a bare nak ignores the consumer's backoff.
+        return b'-NAK {"delay": %d}' % int(outcome.delay * 1e9)
+    reason = " ".join(outcome.reason.split())[:200]
+    if not reason or version < _REASON_SINCE:
+        return b"+TERM"
+    return f"+TERM {reason}".encode(errors="replace")
+
+
+class Settler:
+    """Keeps the deliveries that were handed out; `Delivery.token` is the ack subject while a
+    delivery is ours, None afterwards.
+
+    No broker fences a late settlement: after the lease, by our own clock, nothing is sent.
+    """
+
+    def __init__(self, connection: Connection, clock: Clock, lease: float) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._held: set[Delivery] = set()
+        self.lease = lease
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, deliveries: Iterable[Delivery]) -> None:
+        """Count these as handed out."""
+        self._held.update(deliveries)
+
+    def release_expired(self) -> None:
+        """Stop counting what its receiver has let expire."""
+        now = self._clock.monotonic()
+        for delivery in [each for each in self._held if each.lease_until <= now]:
+            self._take(delivery)
+
+    def _take(self, delivery: Delivery) -> str | None:
+        """Return the ack subject, for this once; None when the delivery is not ours any more."""
+        subject: str | None = delivery.token
+        delivery.token = None
+        self._held.discard(delivery)
+        return subject if delivery.lease_until > self._clock.monotonic() else None
+
+    def _restore(self, delivery: Delivery, subject: str) -> None:
+        """It is not known whether the server heard it: it may be settled again."""
+        delivery.token = subject
+        self._held.add(delivery)
+
+    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
+        """Settle each; those to be confirmed are waited for together."""
+        client, version = self._connection.client, self._connection.version
+        results: list[SettleResult] = [Lost()] * len(batch)
+        confirming = Batch(self._connection.mux)
+        waiting: list[tuple[int, str]] = []
+        for place, entry in enumerate(batch):
+            subject = self._take(entry.delivery)
+            if subject is None:
+                continue
+            reply = ""
+            if entry.confirm:
+                reply = confirming.expect(subject)
+                waiting.append((place, subject))
+            if await client.send(subject, ack_payload(entry.outcome, version), reply):
+                results[place] = Done()
+            elif reply:
+                confirming.unsent()
+            else:
+                results[place] = Unknown(ConnectionLost("not connected: nothing was settled"))
+                self._restore(entry.delivery, subject)
+        answers = await confirming.wait(_CONFIRM_SECONDS)
+        for (place, subject), answer in zip(waiting, answers, strict=True):
+            error = _unconfirmed(answer)
+            if error is not None:
+                results[place] = Unknown(error)
+                self._restore(batch[place].delivery, subject)
+        return results
+
+    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
+        """Renew each lease that is still ours."""
+        client = self._connection.client
+        results: list[SettleResult] = []
+        for delivery in batch:
+            now = self._clock.monotonic()
+            if delivery.token is None or delivery.lease_until <= now:
+                self._take(delivery)
+                results.append(Lost())
+            elif await client.send(delivery.token, b"+WPI"):
+                delivery.lease_until = now + self.lease
+                results.append(Done())
+            else:
+                results.append(Unknown(ConnectionLost("not connected: the lease runs on")))
+        return results
+
+    async def give_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Let others have these at once."""
+        for delivery in deliveries:
+            subject = self._take(delivery)
+            if subject is not None:
+                await self._connection.client.send(subject, b"-NAK")
+
+
+def _unconfirmed(answer: Answer) -> TransportError | None:
+    if isinstance(answer, Missing):
+        return missing_error(answer, "a settlement")
+    if answer.headers and answer.headers.get("Status") == "503":
+        return ConnectionLost("nobody took the settlement: no leader, or the consumer is gone")
+    return None

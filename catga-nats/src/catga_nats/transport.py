@@ -1,0 +1,192 @@
+"""The transport interface over NATS core and JetStream."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from catga.errors import ConnectionLost, TransportError
+from catga.spi import (
+    Address,
+    Capabilities,
+    Capability,
+    EventKind,
+    Health,
+    InboxStore,
+    Mode,
+    Outgoing,
+    PublishResult,
+    Rejected,
+    Runtime,
+    Source,
+    Subscription,
+    Topology,
+    Transport,
+)
+from catga_nats import names
+from catga_nats.api import JetStreamApi
+from catga_nats.connection import Connection
+from catga_nats.errors import ApiError
+from catga_nats.inbox import KvInbox
+from catga_nats.live import LiveSubscription
+from catga_nats.plugin import CAPABILITIES
+from catga_nats.publishing import Publisher
+from catga_nats.pull import PullSubscription
+from catga_nats.settings import NatsSettings
+from catga_nats.streams import Keeper
+
+__all__ = ["NatsTransport"]
+
+_NO_JETSTREAM = (
+    "JetStream is off on this server: start nats-server with -js, or put jetstream {} into its "
+    "configuration"
+)
+_STORED = (Capability.AT_LEAST_ONCE, Capability.EXACTLY_ONCE)
+_ABSENT = {
+    Capability.COMMIT: "JetStream acknowledges and records in two steps",
+    Capability.HANDLED: "JetStream does not tell a publisher when a group has handled a message",
+}
+_PULSE = 1.0
+
+
+class NatsTransport(Transport):
+    """`nats://` and `tls://`: core NATS at QoS 0, JetStream at QoS 1 and 2."""
+
+    def __init__(self, address: Address, settings: NatsSettings, explicit: frozenset[str]) -> None:
+        self._address = address
+        self._settings = settings
+        self._explicit = explicit
+        self._capabilities = Capabilities(CAPABILITIES, _ABSENT)
+        self._numbers = itertools.count(1)
+        self._connection: Connection | None = None
+        self._runtime: Runtime
+        self._api: JetStreamApi
+        self._keeper: Keeper
+        self._publisher: Publisher
+        self._inbox: KvInbox | None = None
+        self._subscriptions: list[PullSubscription | LiveSubscription] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this server offers."""
+        return self._capabilities
+
+    @property
+    def max_payload_bytes(self) -> int | None:
+        """The server's `max_payload`, which counts body and headers."""
+        return self._connection.client.max_payload if self._connection is not None else None
+
+    @property
+    def inbox(self) -> InboxStore | None:
+        """The records in JetStream, when it is there."""
+        return self._inbox
+
+    async def open(self, runtime: Runtime) -> None:
+        """Connect, then find out what the server can do."""
+        self._runtime = runtime
+        connection = Connection(self._address, self._settings, runtime)
+        await connection.open()
+        self._connection = connection
+        self._api = JetStreamApi(connection.mux, runtime.clock)
+        self._keeper = Keeper(connection, self._api, self._settings, self._explicit)
+        ack_timeout = self._settings.publish_ack_timeout.total_seconds()
+        self._publisher = Publisher(connection, ack_timeout)
+        connection.on_reconnected.append(self._reconnected)
+        try:
+            await self._probe(connection)
+        except BaseException:
+            await self.close()
+            raise
+        runtime.spawn(self._pulse(connection), "catga-nats-pulse")
+
+    async def _probe(self, connection: Connection) -> None:
+        (info,) = await self._api.try_once([("INFO", None)])
+        if isinstance(info, ApiError):
+            reason = _NO_JETSTREAM if info.err_code == 0 else f"no JetStream: {info}"
+            absent = {**_ABSENT, **dict.fromkeys(_STORED, reason)}
+            self._capabilities = Capabilities(CAPABILITIES - set(_STORED), absent)
+        else:
+            self._inbox = KvInbox(connection, self._keeper.streams)
+
+    async def prepare(self, topology: Topology, mode: Mode) -> None:
+        """Create or verify streams, the bucket of completion records, and consumers."""
+        self._need()
+        if topology.publishes or any(source.durable for source in topology.sources):
+            self._capabilities.require(Capability.AT_LEAST_ONCE, "storing messages")
+        await self._keeper.prepare(topology, mode)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Hand over or store each."""
+        if self._connection is None:
+            return [Rejected(ConnectionLost("the transport is not open"))] * len(batch)
+        return await self._publisher.publish(batch)
+
+    async def subscribe(self, source: Source) -> Subscription:
+        """Open a live, reply, durable or ephemeral subscription."""
+        connection = self._need()
+        subscription: PullSubscription | LiveSubscription
+        if source.durable:
+            subscription = await self._pull(connection, source)
+        else:
+            limit = self._settings.live_buffer
+            subscription = LiveSubscription(connection, self._runtime, source, limit)
+        try:
+            await subscription.start()
+        except BaseException:
+            await subscription.close()
+            raise
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def _pull(self, connection: Connection, source: Source) -> PullSubscription:
+        name = names.consumer(source)
+        if source.ephemeral:
+            name = f"{self._runtime.instance}-{next(self._numbers)}={source.type}"
+            await self._keeper.create_ephemeral(source, name)
+        lease = self._keeper.lease(source, name)
+        return PullSubscription(connection, self._api, self._runtime, source, name, lease)
+
+    async def health(self) -> Health:
+        """Make a round trip, and ask for the streams in use."""
+        connection = self._connection
+        if connection is None or not await connection.client.prove_alive(1.0):
+            return Health(ok=False, detail=f"not connected to {self._address.shown}")
+        gone = [each.gone for each in self._subscriptions if isinstance(each, PullSubscription)]
+        calls = [(f"STREAM.INFO.{name}", None) for name in self._keeper.streams]
+        try:
+            results = await self._api.try_once(calls, 1.0)
+        except TransportError as error:
+            return Health(ok=False, detail=str(error))
+        wrong = [str(result) for result in results if isinstance(result, ApiError)]
+        wrong += filter(None, gone)
+        return Health(ok=not wrong, detail="; ".join(wrong))
+
+    async def close(self) -> None:
+        """Close the subscriptions, then the connection."""
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self._subscriptions.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    def _need(self) -> Connection:
+        if self._connection is None:
+            raise ConnectionLost("the transport is not open")
+        return self._connection
+
+    async def _reconnected(self) -> None:
+        live = [each for each in self._subscriptions if isinstance(each, LiveSubscription)]
+        if live:
+            words = f"{len(live)} live subscription(s) were without a connection"
+            self._need().emit(EventKind.GAP, words)
+        for each in self._subscriptions:
+            if isinstance(each, PullSubscription):
+                await each.restart()
+
+    async def _pulse(self, connection: Connection) -> None:
+        while self._connection is connection:
+            await self._runtime.clock.sleep(_PULSE)
+            for each in tuple(self._subscriptions):
+                if isinstance(each, PullSubscription):
+                    await each.pulse()
