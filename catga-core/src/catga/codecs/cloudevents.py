@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import attrs
 import msgspec
 
 from catga.codecs.attributes import check_attributes, read_binary, user_headers
@@ -16,23 +15,11 @@ from catga.errors import DecodeError, EncodeError
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 
-__all__ = ["EnvelopeWriter", "Extensions", "read_envelope", "write_envelope"]
+__all__ = ["read_envelope", "write_envelope", "write_message"]
 
 _JSON = "application/json"
 _NOTHING = msgspec.Raw(b"null")
 _write_text = msgspec.json.Encoder(decimal_format="string").encode
-
-
-@attrs.frozen
-class Extensions:
-    """What an envelope carries only now and then."""
-
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    deadline: datetime | None = None
-    parent_id: str | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict)
-    """Checked with `check_headers` before."""
 
 
 class _Written(msgspec.Struct, omit_defaults=True, gc=False):
@@ -51,45 +38,46 @@ class _Written(msgspec.Struct, omit_defaults=True, gc=False):
     parentid: str | None = None
 
 
-class EnvelopeWriter:
-    """Writes the messages of one type from one service; make it once per type."""
+def write_message(  # noqa: PLR0913 - the attributes of an event, all but two by name
+    wire: WireType,
+    message: Any,
+    *,
+    message_id: str,
+    source: str,
+    time: datetime,
+    qos: QualityOfService,
+    correlation_id: str | None = None,
+    reply_to: str | None = None,
+    deadline: datetime | None = None,
+    parent_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return envelope and message as one body, in one pass.
 
-    __slots__ = ("_encode", "_name", "_payload", "_source", "_version")
-
-    def __init__(self, wire: WireType, source: str) -> None:
-        self._name = wire.name
-        self._version = wire.version
-        self._source = source
-        self._payload = wire.payload
-        self._encode = wire.encode
-
-    def write(
-        self,
-        message: Any,
-        message_id: str,
-        time: datetime,
-        qos: QualityOfService,
-        extensions: Extensions | None = None,
-    ) -> bytes:
-        """Return envelope and message as one body, in one pass. Raises `EncodeError`."""
-        written = _Written(
-            "1.0",
-            message_id,
-            self._name,
-            self._source,
-            time,
-            _JSON,
-            qos,
-            self._version,
-            self._payload(message),
-        )
-        try:
-            return _finish(written, extensions)
-        except EncodeError:
-            raise
-        except Exception:  # whatever msgspec dislikes in the message, the codec decides
-            written.data = msgspec.Raw(self._encode(message))
-            return _finish(written, extensions)
+    `headers` were checked with `check_headers`. Raises `EncodeError`.
+    """
+    written = _Written(
+        "1.0",
+        message_id,
+        wire.name,
+        source,
+        time,
+        _JSON,
+        qos,
+        wire.version,
+        wire.payload(message),
+        correlation_id,
+        reply_to,
+        deadline,
+        parent_id,
+    )
+    _check_times(written)
+    try:
+        body = _write_text(written)
+    except Exception:  # whatever msgspec dislikes in the message, the codec decides
+        written.data = msgspec.Raw(wire.encode(message))
+        body = _write_text(written)
+    return _join(body, headers) if headers else body
 
 
 def write_envelope(envelope: Envelope) -> bytes:
@@ -108,33 +96,22 @@ def write_envelope(envelope: Envelope) -> bytes:
         envelope.qos,
         envelope.version,
         msgspec.Raw(envelope.data) if is_json else None,
+        envelope.correlation_id,
+        envelope.reply_to,
+        envelope.deadline,
+        envelope.parent_id,
     )
-    body = _finish(
-        written,
-        Extensions(
-            envelope.correlation_id,
-            envelope.reply_to,
-            envelope.deadline,
-            envelope.parent_id,
-            envelope.headers,
-        ),
-    )
-    return body if is_json else _join(body, {"data_base64": envelope.data})
-
-
-def _finish(written: _Written, extensions: Extensions | None) -> bytes:
-    if written.time.tzinfo is None:
-        raise EncodeError("the time of an envelope must have a time zone")
-    if extensions is None:
-        return _write_text(written)
-    written.correlationid = extensions.correlation_id
-    written.replyto = extensions.reply_to
-    written.deadline = extensions.deadline
-    written.parentid = extensions.parent_id
-    if written.deadline is not None and written.deadline.tzinfo is None:
-        raise EncodeError("the deadline of an envelope must have a time zone")
+    _check_times(written)
     body = _write_text(written)
-    return _join(body, extensions.headers) if extensions.headers else body
+    if not is_json:
+        body = _join(body, {"data_base64": envelope.data})
+    return _join(body, envelope.headers) if envelope.headers else body
+
+
+def _check_times(written: _Written) -> None:
+    deadline = written.deadline
+    if written.time.tzinfo is None or (deadline is not None and deadline.tzinfo is None):
+        raise EncodeError("the time and the deadline of a message must have a time zone")
 
 
 def _join(body: bytes, more: Mapping[str, Any]) -> bytes:

@@ -29,7 +29,7 @@ class JsonForm:
     Raises `EncodeError`."""
     encode: Callable[[Any], bytes]
     """Raises `EncodeError`."""
-    decode: Callable[[bytes | msgspec.Raw], Any]
+    decode: Callable[[bytes], Any]
     """Raises `DecodeError`."""
     fast_to_read: bool
     fast_to_write: bool
@@ -119,21 +119,21 @@ class JsonCodec(Codec):
 
         return write
 
-    def _slow_reader(self, hint: Any, form: Form) -> Callable[[bytes | msgspec.Raw], Any]:
+    def _slow_reader(self, hint: Any, form: Form) -> Callable[[bytes], Any]:
         structure, careful = self._converter.structure, self._careful.structure
         parse = msgspec.json.Decoder(form.shape).decode
         as_hint = type(None) if hint is None else hint
         deep = form.deep
         name = getattr(hint, "__name__", None) or str(hint)
 
-        def explain_failure(data: bytes | msgspec.Raw, error: Exception) -> DecodeError:
+        def explain_failure(data: bytes, error: Exception) -> DecodeError:
             try:
                 careful(parse(data), as_hint)
             except Exception as detailed:
                 return DecodeError(f"not a {name}: {explain(detailed)}")
             return DecodeError(f"not a {name}: {explain(error)}")
 
-        def read(data: bytes | msgspec.Raw) -> Any:
+        def read(data: bytes) -> Any:
             try:
                 tree = parse(data)
                 if deep:
@@ -183,13 +183,11 @@ def _fast_writer(
     return write
 
 
-def _fast_reader(
-    hint: Any, form: Form, slow: Callable[[bytes | msgspec.Raw], Any]
-) -> Callable[[bytes | msgspec.Raw], Any]:
+def _fast_reader(hint: Any, form: Form, slow: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     parse = msgspec.json.Decoder(hint).decode
     guard = form.read_guard
 
-    def read(data: bytes | msgspec.Raw) -> Any:
+    def read(data: bytes) -> Any:
         try:
             value = parse(data)
             if guard is None or guard(value):

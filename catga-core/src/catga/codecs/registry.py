@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import attrs
-import msgspec
 
 from catga.codecs.json import JsonCodec
 from catga.errors import ConfigurationError, DecodeError, UnknownTypeError
@@ -36,12 +35,12 @@ class WireType:
     is_request: bool
     encode: Callable[[Any], bytes] = attrs.field(repr=False)
     """Raises `EncodeError`."""
-    decode: Callable[[bytes | msgspec.Raw], Any] = attrs.field(repr=False)
-    """Raises `DecodeError`."""
+    decode: Callable[[bytes, int], Any] = attrs.field(repr=False)
+    """Read data that was written in this version. Raises `DecodeError`."""
     payload: Callable[[Any], Any] = attrs.field(repr=False)
     """Return what may be written in place of the message: itself or a `msgspec.Raw`."""
     encode_response: Callable[[Any], bytes] = attrs.field(repr=False)
-    decode_response: Callable[[bytes | msgspec.Raw], Any] = attrs.field(repr=False)
+    decode_response: Callable[[bytes], Any] = attrs.field(repr=False)
 
 
 class TypeRegistry:
@@ -90,48 +89,43 @@ class TypeRegistry:
         """Return every registered wire name, sorted."""
         return tuple(sorted(self._by_name))
 
-    def decode(self, name: str, version: int, data: bytes | msgspec.Raw) -> Any:
-        """Return the message that `data` holds.
-
-        Raises `UnknownTypeError`, or `DecodeError` also for a version nobody here can read.
-        """
-        wire = self.named(name)
-        if version != wire.version:
-            data = self._upcast(wire, version, data)
-        return wire.decode(data)
-
-    def _upcast(
-        self, wire: WireType, version: int, data: bytes | msgspec.Raw
-    ) -> bytes | msgspec.Raw:
-        """Turn the data of another version into this one's: the place reserved for upcasters."""
-        del data
-        raise DecodeError(
-            f"{wire.name} came in version {version}; here it is version {wire.version}, and there "
-            "is no upcaster between them"
-        )
-
     def _inspect(self, cls: type) -> WireType:
         if not (isinstance(cls, type) and attrs.has(cls) and "__attrs_attrs__" in vars(cls)):
             raise ConfigurationError(
                 f"{_full(cls)} is not an attrs class: put @attrs.frozen or @attrs.define on it"
             )
         _check_names(cls)
+        name, version = _wire_name(cls), _version(cls)
         form = self.codec.form(cls)
         response = _response_of(cls)
         answers = self.codec.form(None if response is _UNSET else response)
         return WireType(
-            name=_wire_name(cls),
-            version=_version(cls),
+            name=name,
+            version=version,
             qos=_qos(cls),
             cls=cls,
             response=None if response is _UNSET else response,
             is_request=issubclass(cls, Request),
             encode=form.encode,
-            decode=form.decode,
+            decode=_versioned(form.decode, name, version),
             payload=form.payload,
             encode_response=answers.encode,
             decode_response=answers.decode,
         )
+
+
+def _versioned(
+    read: Callable[[bytes], Any], name: str, version: int
+) -> Callable[[bytes, int], Any]:
+    def decode(data: bytes, written: int) -> Any:
+        if written != version:  # the place reserved for upcasters
+            raise DecodeError(
+                f"{name} came in version {written}; here it is version {version}, and there is no "
+                "upcaster between them"
+            )
+        return read(data)
+
+    return decode
 
 
 def _full(cls: Any) -> str:
