@@ -1,0 +1,82 @@
+"""Catga: messages with a quality of service, over process memory, NATS or Redis.
+
+Declare messages as attrs classes, say with each which quality of service it needs, and run the
+same application over any transport that is installed.
+"""
+
+from catga.bus import Bus, Parts
+from catga.engine.context import Context
+from catga.errors import (
+    AuthenticationError,
+    CapabilityError,
+    CatgaError,
+    CodecError,
+    ConfigurationError,
+    ConnectionLost,
+    DecodeError,
+    EncodeError,
+    LeaseLost,
+    NoHandler,
+    NoResponders,
+    PayloadTooLarge,
+    PluginConflictError,
+    PluginError,
+    PluginIncompatibleError,
+    PluginLoadError,
+    PublishRejected,
+    PublishUnknown,
+    RemoteError,
+    RequestTimeout,
+    SettlementError,
+    SubscriptionClosed,
+    TransportError,
+    UnknownTypeError,
+)
+from catga.model.message import Event, Message, Request, identify
+from catga.model.outcome import Drained, PublishSummary, Receipt
+from catga.model.qos import QualityOfService
+from catga.router import Router
+from catga.settings import Settings
+from catga.spi.middleware import Instrument, Middleware
+
+__all__ = [
+    "AuthenticationError",
+    "Bus",
+    "CapabilityError",
+    "CatgaError",
+    "CodecError",
+    "ConfigurationError",
+    "ConnectionLost",
+    "Context",
+    "DecodeError",
+    "Drained",
+    "EncodeError",
+    "Event",
+    "Instrument",
+    "LeaseLost",
+    "Message",
+    "Middleware",
+    "NoHandler",
+    "NoResponders",
+    "Parts",
+    "PayloadTooLarge",
+    "PluginConflictError",
+    "PluginError",
+    "PluginIncompatibleError",
+    "PluginLoadError",
+    "PublishRejected",
+    "PublishSummary",
+    "PublishUnknown",
+    "QualityOfService",
+    "Receipt",
+    "RemoteError",
+    "Request",
+    "RequestTimeout",
+    "Router",
+    "Settings",
+    "SettlementError",
+    "SubscriptionClosed",
+    "TransportError",
+    "UnknownTypeError",
+    "identify",
+]

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["TaskOwner", "finish", "run_in_context", "wait_all"]
+__all__ = ["TaskOwner", "finish", "first_of", "run_in_context", "wait_all"]
 
 T = TypeVar("T")
 _log = logging.getLogger("catga")
@@ -72,6 +72,19 @@ async def wait_all(tasks: Iterable[asyncio.Task[Any]], timeout: float | None) ->
         return True
     _, late = await asyncio.wait(pending, timeout=timeout)
     return not late
+
+
+async def first_of(work: asyncio.Future[T], expired: asyncio.Event) -> bool:
+    """Wait for `work` until `expired` is set; say whether `work` is done. Cancels neither."""
+    if work.done():
+        return True
+    timeout: asyncio.Future[Any] = asyncio.ensure_future(expired.wait())
+    both: list[asyncio.Future[Any]] = [work, timeout]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timeout.cancel()
+    return work.done()
 
 
 @types.coroutine

@@ -1,0 +1,335 @@
+"""The bus: what an application holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import attrs
+
+from catga.codecs import TypeRegistry, WireType
+from catga.engine.addressing import NOTHING_EXTRA, Addresser, Extras
+from catga.engine.bulk import AfterPublish, publish_all
+from catga.engine.context import CURRENT
+from catga.engine.publishing import receipt_or_raise
+from catga.errors import ConfigurationError, RequestTimeout
+from catga.ground.clock import Clock, SystemClock
+from catga.ground.tasks import finish, first_of
+from catga.model.message import Request
+from catga.model.outcome import Drained, PublishSummary, Receipt
+from catga.model.qos import QualityOfService
+from catga.model.subject import check_token
+from catga.plugins import Catalog, installed_catalog
+from catga.router import Router
+from catga.session import Plan, Session, make_handlers
+from catga.settings import parse_url, resolve_settings
+from catga.spi import Health, Instrument, Middleware, Outgoing
+
+__all__ = ["Bus", "Parts"]
+
+ResponseT = TypeVar("ResponseT")
+
+
+@attrs.frozen
+class Parts:
+    """What a bus is made of besides its settings, to be replaced in tests."""
+
+    clock: Clock = attrs.field(factory=SystemClock)
+    catalog: Catalog | None = None
+    """None: what is installed."""
+
+
+class Bus(Router):
+    """Publishes messages and runs handlers over one transport, chosen by the URL's scheme.
+
+    An async context manager, used once: entering connects, checks every promise against the
+    server, and returns when all subscriptions are confirmed; leaving drains and closes.
+
+    * `service` names this program: the CloudEvents source, and the default of `group`.
+    * `namespace` keeps applications on one broker apart.
+    * `consume=False` only publishes: handlers are not started.
+    * `publishes` are types to check and prepare at the start instead of at their first publish.
+    * `settings` wins over the URL's query, which wins over the environment (`CATGA_...`).
+
+    Raises `ConfigurationError` for a service, group or namespace that cannot stand in a subject.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        service: str,
+        group: str | None = None,
+        namespace: str = "catga",
+        consume: bool = True,
+        publishes: Sequence[type] = (),
+        settings: Mapping[str, object] | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        super().__init__()
+        self.service = check_token(service, "service")
+        self.group = check_token(service if group is None else group, "group")
+        self.namespace = check_token(namespace, "namespace")
+        self._address, self._query = parse_url(url)
+        self._consume = consume
+        self._publishes = tuple(publishes)
+        self._code = dict(settings or {})
+        self._middleware: list[Middleware] = []
+        self._instruments: list[Instrument] = []
+        self._parts = parts or Parts()
+        self._clock = self._parts.clock
+        self._registry = TypeRegistry()
+        self._used = False
+        self._session: Session | None = None
+        self._addresser: Addresser | None = None
+
+    def __repr__(self) -> str:
+        state = "new" if not self._used else "closed" if self._session is None else "running"
+        return f"<Bus {self._address.shown} service={self.service} group={self.group} {state}>"
+
+    def use(self, *parts: Middleware | Instrument) -> None:
+        """Add middleware (outermost first) and instruments; before the bus is entered."""
+        for part in parts:
+            if isinstance(part, Middleware):
+                self._middleware.append(part)
+            else:
+                self._instruments.append(part)
+
+    # ---- life
+
+    async def __aenter__(self) -> Self:
+        """Connect, check, prepare, subscribe."""
+        if self._used:
+            raise ConfigurationError("a bus is used once: make a new one")
+        self._used = True
+        plan = self._plan()
+        session = Session(plan)
+        await session.start()
+        self._session = session
+        self._addresser = Addresser(self.namespace, self.service, plan.settings.default_qos)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drain within the drain deadline, then close."""
+        await finish(self._come_down())
+
+    async def _come_down(self) -> None:
+        try:
+            await self.drain()
+        finally:
+            await self.close()
+
+    async def drain(self) -> Drained:
+        """Take nothing more in, finish what is in hand, give back the rest; report it.
+
+        Publishing still works afterwards. Idempotent.
+        """
+        return await self._running().drain() if self._session else Drained(0, 0, 0)
+
+    async def close(self) -> None:
+        """Release everything now. Idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _plan(self) -> Plan:
+        catalog = self._parts.catalog or installed_catalog()
+        descriptor = catalog.transport_for(self._address.scheme)
+        resolved = resolve_settings(
+            descriptor, self._query, os.environ, self._code, others=catalog.settings_names
+        )
+        settings = resolved.core
+        handlers = make_handlers(self.registrations, self._registry, settings, self.group)
+        wait = settings.wait_handled
+        return Plan(
+            transport=descriptor.factory(self._address, resolved.transport, resolved.explicit),
+            settings=settings,
+            wait_handled=descriptor.waits_for_handlers if wait is None else wait,
+            clock=self._clock,
+            registry=self._registry,
+            handlers=handlers if self._consume else (),
+            publishes=tuple(self._registry.register(cls) for cls in self._publishes),
+            middleware=(*(make() for make in catalog.middleware), *self._middleware),
+            instruments=(*(make() for make in catalog.instruments), *self._instruments),
+            service=self.service,
+            namespace=self.namespace,
+        )
+
+    def _running(self) -> Session:
+        if self._session is None:
+            raise ConfigurationError("the bus is not running: use it inside `async with bus:`")
+        return self._session
+
+    # ---- publishing
+
+    async def publish(
+        self,
+        message: Any,
+        *,
+        qos: QualityOfService | None = None,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Send an event to every group that handles its type.
+
+        At QoS 0 returns once the bytes are handed over; at QoS 1 and 2 once they are stored (in
+        memory: handled). The same object, or the same `message_id`, is the same message.
+
+        Raises `PublishRejected` (surely not stored; `PayloadTooLarge` among them),
+        `PublishUnknown`, `ConnectionLost`, `EncodeError`, `CapabilityError` and
+        `ConfigurationError`. Cancelled: it may have been stored.
+        """
+        return await self._send(message, qos, "", Extras(message_id, correlation_id, headers))
+
+    async def send(
+        self,
+        message: Any,
+        *,
+        to: str,
+        qos: QualityOfService | None = None,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Send a message to one group only. As `publish` in everything else."""
+        check_token(to, "destination")
+        return await self._send(message, qos, to, Extras(message_id, correlation_id, headers))
+
+    async def _send(
+        self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
+    ) -> Receipt:
+        session = self._running()
+        outgoing = await self._outgoing(message, qos, to, extras)
+        receipt = receipt_or_raise(await session.publisher.publish(outgoing))
+        if (wait := self._waiter(session)) is not None and outgoing.subject.durable:
+            await wait([(outgoing, receipt)])
+        return receipt
+
+    async def publish_many(
+        self, messages: Iterable[Any], *, qos: QualityOfService | None = None
+    ) -> PublishSummary:
+        """Publish each message, with a bounded number in flight; read `messages` as there is room.
+
+        Returns the counts and each failure with its position; one failure does not stop the rest.
+        """
+        session = self._running()
+
+        async def encode(message: Any) -> Outgoing:
+            return await self._outgoing(message, qos, "", NOTHING_EXTRA)
+
+        return await publish_all(
+            session.publisher,
+            session.tasks,
+            messages,
+            encode,
+            after=self._waiter(session),
+            window=session.plan.settings.publish_window,
+        )
+
+    def _waiter(self, session: Session) -> AfterPublish | None:
+        """Return what waits for the handlers of a publish; never inside a handler."""
+        return session.wait_handled if session.wants_waiting and CURRENT.get() is None else None
+
+    async def _outgoing(
+        self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
+    ) -> Outgoing:
+        session, addresser = self._running(), self._addresser
+        if addresser is None:
+            raise ConfigurationError("the bus is not running")
+        wire = self._registry.of(type(message))
+        quality = addresser.quality(wire, qos)
+        if not session.is_declared(wire, quality):
+            await session.declare(wire, quality)
+        if session.on_publish is not None:
+            headers = dict(extras.headers or {})
+            await session.on_publish(message, headers)
+            extras = attrs.evolve(extras, headers=headers)
+        return addresser.outgoing(message, wire, quality, to, extras)
+
+    # ---- asking
+
+    async def request(
+        self,
+        request: Request[ResponseT],
+        *,
+        to: str | None = None,
+        timeout: float | None = None,
+        qos: QualityOfService | None = None,
+        message_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ResponseT:
+        """Send a request to the one group that answers it, and return the response.
+
+        `to` is that group (default: this bus's own); `timeout` is in seconds.
+
+        Raises `RemoteError` when the handler failed (at QoS 1 and 2: in its last attempt),
+        `NoResponders` where the transport can tell that nobody listens, `RequestTimeout` when no
+        response came in time (at QoS 1 and 2 the outcome is unknown then: it may still be
+        handled), `DecodeError` when the response is not what the request declares, and what
+        `publish` raises. Cancelled: the request may still be handled.
+        """
+        session = self._running()
+        await session.requester.start()
+        seconds = self._timeout(timeout)
+        group = self.group if to is None else check_token(to, "destination")
+        address, response = session.requester.expect()
+        expired = asyncio.Event()
+        timer = self._clock.call_later(seconds, expired.set)
+        try:
+            outgoing = await self._outgoing(
+                request,
+                qos,
+                group,
+                Extras(
+                    message_id,
+                    headers=headers,
+                    reply_to=address,
+                    deadline=self._clock.now() + timedelta(seconds=seconds),
+                ),
+            )
+            receipt_or_raise(await session.publisher.publish(outgoing))
+            if not await first_of(response, expired):
+                raise RequestTimeout(_timeout_words(outgoing, group, seconds))
+            data = response.result()
+        finally:
+            timer.cancel()
+            session.requester.forget(address)
+        wire: WireType = self._registry.of(type(request))
+        result: ResponseT = wire.decode_response(data)
+        return result
+
+    def _timeout(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self._running().plan.settings.request_timeout.total_seconds()
+        if timeout <= 0:
+            raise ConfigurationError("the timeout of a request must be above 0 seconds")
+        return timeout
+
+    # ---- looking
+
+    async def health(self) -> Health:
+        """Ask the server, now, whether messages can move."""
+        return await self._running().plan.transport.health()
+
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Return what became of deliveries so far, by `group/type`: handled, failed, ack, nack,
+        dead-letter, poison, lost, expired, unknown."""
+        consumers = self._session.consumers if self._session else ()
+        return {consumer.name: dict(consumer.counts) for consumer in consumers}
+
+
+def _timeout_words(outgoing: Outgoing, group: str, seconds: float) -> str:
+    words = f"{group!r} did not answer {outgoing.subject.type} within {seconds:g} s"
+    if outgoing.qos is QualityOfService.AT_MOST_ONCE:
+        return words
+    return f"{words}; the outcome is unknown: the request is stored and may still be handled"

@@ -1,0 +1,110 @@
+"""From a typed message to what a transport is handed: quality, subject, identity, envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from catga.codecs import WireType, write_message
+from catga.engine.context import CURRENT
+from catga.errors import ConfigurationError
+from catga.model.envelope import check_headers
+from catga.model.message import identify
+from catga.model.qos import QualityOfService
+from catga.model.subject import Kind, Subject, check_token
+from catga.spi import Outgoing
+
+__all__ = ["NOTHING_EXTRA", "Addresser", "Extras"]
+
+
+@attrs.frozen
+class Extras:
+    """What a single call adds to a message."""
+
+    message_id: str | None = None
+    correlation_id: str | None = None
+    headers: Mapping[str, str] | None = None
+    reply_to: Subject | None = None
+    deadline: datetime | None = None
+
+
+NOTHING_EXTRA = Extras()
+
+
+class Addresser:
+    """Builds outgoing messages for one bus. Subjects are validated once and kept."""
+
+    def __init__(self, namespace: str, service: str, default_qos: QualityOfService) -> None:
+        self._namespace = namespace
+        self._service = service
+        self._default_qos = default_qos
+        self._subjects: dict[tuple[str, Kind, str], Subject] = {}
+
+    def quality(self, wire: WireType, asked: QualityOfService | None) -> QualityOfService:
+        """Return the quality of one publish.
+
+        Among 1 and 2 a call may choose freely, and it may go down to 0. Raises
+        `ConfigurationError` when it asks for more of a type that is sent at QoS 0: nobody would
+        be listening durably.
+        """
+        declared = self._default_qos if wire.qos is None else wire.qos
+        if asked is None:
+            return declared
+        if asked > declared and declared is QualityOfService.AT_MOST_ONCE:
+            raise ConfigurationError(
+                f"{wire.name} is sent at QoS 0 and cannot be published at QoS {int(asked)}: its "
+                "handlers do not listen durably; declare the quality on the class"
+            )
+        return QualityOfService(asked)
+
+    def subject(self, wire: WireType, kind: Kind, group: str = "") -> Subject:
+        """Return the subject, made once. Raises `ConfigurationError` for a bad group."""
+        key = (wire.name, kind, group)
+        subject = self._subjects.get(key)
+        if subject is None:
+            if group:
+                check_token(group, "destination")
+            subject = self._subjects[key] = Subject(self._namespace, kind, wire.name, group)
+        return subject
+
+    def outgoing(
+        self,
+        message: Any,
+        wire: WireType,
+        qos: QualityOfService,
+        to: str = "",
+        extras: Extras = NOTHING_EXTRA,
+    ) -> Outgoing:
+        """Encode one message for its subject.
+
+        Raises `EncodeError`, and `ConfigurationError` for a destination, id or header that cannot
+        travel; nothing was sent then.
+        """
+        if extras.headers:
+            check_headers(extras.headers)
+        if qos is QualityOfService.AT_MOST_ONCE:
+            kind = Kind.LIVE_TO if to else Kind.LIVE
+        else:
+            kind = Kind.TO if to else Kind.LOG
+        correlation_id = extras.correlation_id
+        if correlation_id is None and (current := CURRENT.get()) is not None:
+            correlation_id = current.correlation_id or current.message_id
+        identity = identify(message, message_id=extras.message_id, correlation_id=correlation_id)
+        body = write_message(
+            wire,
+            message,
+            message_id=identity.message_id,
+            source=self._service,
+            time=identity.created_at,
+            qos=qos,
+            correlation_id=identity.correlation_id,
+            reply_to=None if extras.reply_to is None else extras.reply_to.text,
+            deadline=extras.deadline,
+            headers=extras.headers,
+        )
+        return Outgoing(
+            self.subject(wire, kind, to), body, identity.message_id, qos, extras.reply_to
+        )

@@ -1,0 +1,95 @@
+"""Bulk publishing: a bounded window over an iterable of any length."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from catga.engine.publishing import Publisher, receipt_or_raise
+from catga.errors import CatgaError
+from catga.ground.tasks import TaskOwner
+from catga.model.outcome import PublishResult, PublishSummary, Receipt
+from catga.spi import Outgoing
+
+__all__ = ["AfterPublish", "publish_all"]
+
+_CHUNK = 256
+AfterPublish = Callable[[list[tuple[Outgoing, Receipt]]], Awaitable[None]]
+
+
+class _Bulk:
+    """One bulk publish: chunks leave side by side, results are counted as they come."""
+
+    def __init__(self, publisher: Publisher, after: AfterPublish | None, chunks: int) -> None:
+        self._publisher = publisher
+        self._after = after
+        self._free = asyncio.Semaphore(chunks)
+        self._running: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+        self.duplicates = 0
+        self.failures: list[tuple[int, CatgaError]] = []
+
+    async def leave(self, chunk: list[tuple[int, Outgoing]], tasks: TaskOwner) -> None:
+        """Let a chunk leave as soon as there is room for it."""
+        await self._free.acquire()
+        task = tasks.spawn(self._deliver(chunk), "publish a chunk")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _deliver(self, chunk: list[tuple[int, Outgoing]]) -> None:
+        try:
+            results = await self._publisher.send([outgoing for _, outgoing in chunk])
+            stored = []
+            for (position, outgoing), result in zip(chunk, results, strict=True):
+                self._count(position, result)
+                if isinstance(result, Receipt) and outgoing.subject.durable:
+                    stored.append((outgoing, result))
+            if self._after is not None and stored:
+                await self._after(stored)
+        finally:
+            self._free.release()
+
+    def _count(self, position: int, result: PublishResult) -> None:
+        try:
+            receipt = receipt_or_raise(result)
+        except CatgaError as error:
+            self.failures.append((position, error))
+        else:
+            self.accepted += 1
+            self.duplicates += receipt.duplicate
+
+    async def end(self) -> PublishSummary:
+        """Wait for what is under way and sum up."""
+        await asyncio.gather(*self._running)
+        self.failures.sort(key=lambda failure: failure[0])
+        return PublishSummary(self.accepted, self.duplicates, tuple(self.failures))
+
+
+async def publish_all(
+    publisher: Publisher,
+    tasks: TaskOwner,
+    messages: Iterable[Any],
+    encode: Callable[[Any], Awaitable[Outgoing]],
+    *,
+    after: AfterPublish | None,
+    window: int,
+) -> PublishSummary:
+    """Publish everything, at most `window` messages in flight.
+
+    `after` gets the receipts of each chunk before its place is free again.
+    """
+    size = max(1, min(_CHUNK, window // 4))
+    bulk = _Bulk(publisher, after, max(1, window // size))
+    chunk: list[tuple[int, Outgoing]] = []
+    for position, message in enumerate(messages):
+        try:
+            chunk.append((position, await encode(message)))
+        except CatgaError as error:
+            bulk.failures.append((position, error))
+        if len(chunk) >= size:
+            await bulk.leave(chunk, tasks)
+            chunk = []
+    if chunk:
+        await bulk.leave(chunk, tasks)
+    return await bulk.end()

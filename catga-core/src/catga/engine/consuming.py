@@ -1,0 +1,247 @@
+"""Consuming: one handler, fed by its subscriptions, run by a bounded number of workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from catga.codecs import read_envelope
+from catga.engine.context import Context
+from catga.engine.handling import Handler, Invoke
+from catga.engine.once import Once
+from catga.engine.outcomes import Outcomes
+from catga.engine.pool import Pool
+from catga.engine.running import remember, run_handler
+from catga.engine.services import Services
+from catga.engine.settling import Settler
+from catga.engine.work import Feed, State, Stop, Work
+from catga.errors import (
+    CatgaError,
+    CodecError,
+    SubscriptionClosed,
+    TransportError,
+    UnknownTypeError,
+)
+from catga.ground.tasks import wait_all
+from catga.model.outcome import Drained
+from catga.model.qos import QualityOfService
+from catga.spi import (
+    Ack,
+    Capability,
+    Delivery,
+    EventKind,
+    Lost,
+    Nack,
+    Source,
+    TransportEvent,
+)
+
+__all__ = ["Consumer"]
+
+_POLL = 5.0
+_PAUSE = 0.5
+
+
+class Consumer:
+    """Runs one handler on what its subscriptions deliver."""
+
+    def __init__(self, handler: Handler, invoke: Invoke, services: Services) -> None:
+        self.handler = handler
+        self.counts: Counter[str] = Counter()
+        self._invoke = invoke
+        self._s = services
+        self._feeds: list[Feed] = []
+        self._receivers: list[asyncio.Task[None]] = []
+        self._settlers: list[asyncio.Task[None]] = []
+        self.name = f"{handler.group or 'broadcast'}/{handler.wire.name}"
+        self._pool = Pool(handler.concurrency, self._handle, services.tasks, f"worker {self.name}")
+        self._outcomes = Outcomes(handler, services, self.counts, self.name, self._pool.put)
+
+    async def start(self, sources: Sequence[Source]) -> None:
+        """Open the subscriptions; returns once the broker has confirmed them all."""
+        for source in sources:
+            feed = Feed(await self._s.transport.subscribe(source), source, self._s.window)
+            self._feeds.append(feed)
+            if source.durable:
+                self._make_durable(feed, source)
+        for feed in self._feeds:
+            work = self._receive(feed)
+            self._receivers.append(self._s.tasks.spawn(work, f"receive {self.name}"))
+
+    def _make_durable(self, feed: Feed, source: Source) -> None:
+        transport = self._s.transport
+        inbox = transport.inbox
+        if inbox is not None and not source.ephemeral:
+            self._outcomes.once = Once(
+                inbox,
+                self._s.clock,
+                namespace=source.namespace,
+                group=source.group,
+                type_=source.type,
+            )
+        feed.settler = Settler(
+            feed,
+            inbox=inbox,
+            one_step=Capability.COMMIT in transport.capabilities,
+            publisher=self._s.publisher,
+            clock=self._s.clock,
+            source=self._s.service,
+            on_settled=self._outcomes.off_hands,
+            counts=self.counts,
+        )
+        self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
+
+    # ---- receiving
+
+    async def _receive(self, feed: Feed) -> None:
+        while True:
+            room = await feed.room()
+            if feed.draining and feed.settler is not None:
+                return
+            try:
+                deliveries = await feed.subscription.receive(room, 0 if feed.draining else _POLL)
+            except SubscriptionClosed as error:
+                if not feed.draining:
+                    await self._reopen(feed, error)
+                    continue
+                return
+            except TransportError as error:
+                self._trouble(f"receiving failed: {error}")
+                await self._s.clock.sleep(_PAUSE)
+                continue
+            if deliveries:
+                await self._admit(feed, deliveries)
+            elif feed.draining:
+                return
+
+    async def _reopen(self, feed: Feed, reason: Exception) -> None:
+        self._trouble(f"the subscription ended ({reason}); opening it again")
+        await self._s.clock.sleep(_PAUSE)
+        try:
+            feed.subscription = await self._s.resubscribe(feed.source)
+        except CatgaError as error:
+            self._trouble(f"it could not be opened: {error}")
+
+    def _trouble(self, detail: str) -> None:
+        self._s.emit(TransportEvent(EventKind.TROUBLE, f"{self.name}: {detail}"))
+
+    async def _admit(self, feed: Feed, deliveries: Sequence[Delivery]) -> None:
+        """Read the envelopes, sort out poison and what was completed before, queue the rest."""
+        ready: list[Work] = []
+        once: list[Work] = []
+        for delivery in deliveries:
+            work = Work(feed, delivery)
+            feed.works.add(work)
+            try:
+                self._open(work)
+            except CodecError as error:
+                self._outcomes.poison(work, error)
+                continue
+            exactly = work.context.qos is QualityOfService.EXACTLY_ONCE  # type: ignore[union-attr]  # set by _open
+            (once if exactly and self._outcomes.once is not None else ready).append(work)
+        if once and self._outcomes.once is not None:
+            to_handle, completed, unclear = await self._outcomes.once.admit(once)
+            ready += to_handle
+            for work in completed:
+                self._outcomes.decide(work, Ack())
+            for work in unclear:
+                self._outcomes.decide(work, Nack(_PAUSE))
+        if ready:
+            self._pool.put(ready)
+
+    def _open(self, work: Work) -> None:
+        delivery = work.delivery
+        envelope = work.envelope = read_envelope(delivery.body, delivery.headers)
+        handler = self.handler
+        if envelope.type != handler.wire.name:
+            raise UnknownTypeError(
+                f"a {envelope.type!r} came on the subject of {handler.wire.name!r}"
+            )
+        if work.feed.settler is None:
+            qos = QualityOfService.AT_MOST_ONCE
+        else:
+            qos = max(envelope.qos, handler.qos, QualityOfService.AT_LEAST_ONCE)
+        work.context = Context(envelope, delivery, handler.group, qos)
+
+    # ---- handling
+
+    async def _handle(self, work: Work) -> None:
+        """Run the handler on one delivery, in a worker."""
+        if work.state is not State.QUEUED or work.envelope is None or work.context is None:
+            return  # given back or lost while it waited
+        if self._outcomes.expired(work):
+            return
+        try:
+            message = self.handler.wire.decode(work.envelope.data, work.envelope.version)
+        except CodecError as poison:
+            self._outcomes.poison(work, poison)
+            return
+        remember(message, work.envelope)
+        signals = self._s.signals
+        if signals.started is not None:
+            signals.started(work.context)
+        timeout = self._s.handler_timeout
+        deadline = float("inf") if timeout is None else self._s.clock.monotonic() + timeout
+        error = await run_handler(work, message, work.context, self._invoke, deadline)
+        self.counts["handled" if error is None else "failed"] += 1
+        if signals.finished is not None:
+            signals.finished(work.context, error)
+        self._outcomes.conclude(work, error)
+
+    # ---- time
+
+    def sweep(self, now: float) -> None:
+        """Stop handlers that are out of time; renew the leases of what is in hand."""
+        for feed in self._feeds:
+            third = feed.subscription.lease / 3
+            late = []
+            for work in feed.works:
+                if work.deadline <= now:
+                    work.cancel(Stop.TIMEOUT)
+                if work.delivery.lease_until - now < 2 * third:
+                    late.append(work)
+            if late and not feed.extending and feed.settler is not None:
+                feed.extending = True
+                self._s.tasks.spawn(self._extend(feed, late), f"extend {self.name}")
+
+    async def _extend(self, feed: Feed, works: list[Work]) -> None:
+        try:
+            results = await feed.subscription.extend([work.delivery for work in works])
+            for work, result in zip(works, results, strict=True):
+                if not isinstance(result, Lost):
+                    continue
+                if work.state is State.RUNNING:
+                    work.cancel(Stop.LEASE_LOST)
+                elif work.state is State.QUEUED:
+                    self._outcomes.off_hands(work, "lost")
+        finally:
+            feed.extending = False
+
+    # ---- the end
+
+    async def drain(self, timeout: float) -> Drained:
+        """Finish what is in hand within `timeout` seconds, give back the rest, settle it all."""
+        before = self.counts["handled"] + self.counts["failed"]
+        await asyncio.gather(*(feed.stop() for feed in self._feeds))
+        await wait_all(self._receivers, timeout)
+        returned = 0
+        for feed in self._feeds:
+            for work in [work for work in feed.works if work.state is State.QUEUED]:
+                if feed.settler is not None:
+                    self._outcomes.decide(work, Nack(0.0))
+                    returned += 1
+        await self._pool.join(self._s.clock, timeout)
+        running = [w for feed in self._feeds for w in feed.works if w.state is State.RUNNING]
+        for work in running:
+            work.cancel(Stop.DRAIN)
+        if running:
+            await self._pool.join(self._s.clock, 1.0)
+        for feed in self._feeds:
+            if feed.settler is not None:
+                feed.settler.close()
+        await wait_all(self._settlers, timeout)
+        for feed in self._feeds:
+            await feed.subscription.close()
+        after = self.counts["handled"] + self.counts["failed"]
+        return Drained(after - before - len(running), returned, len(running))

@@ -1,0 +1,76 @@
+"""What a handler may know about the delivery it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import datetime
+
+from catga.model.envelope import Envelope
+from catga.model.qos import QualityOfService
+from catga.spi import Delivery
+
+__all__ = ["CURRENT", "Context"]
+
+
+class Context:
+    """One delivery, as its handler sees it. Read only."""
+
+    __slots__ = ("_delivery", "_envelope", "group", "qos")
+
+    def __init__(
+        self, envelope: Envelope, delivery: Delivery, group: str, qos: QualityOfService
+    ) -> None:
+        self._envelope = envelope
+        self._delivery = delivery
+        self.group = group
+        """The consumer group of the handler; empty for a broadcast listener."""
+        self.qos = qos
+        """The stricter of what the message was sent with and what the handler's type asks for."""
+
+    @property
+    def message_id(self) -> str:
+        """The id of the message; the same in every attempt and every group."""
+        return self._envelope.id
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What ties it to the message that caused it."""
+        return self._envelope.correlation_id
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first delivery to this group, counted by the broker."""
+        return self._delivery.attempt
+
+    @property
+    def sent_at(self) -> datetime:
+        """When the sender created it, by the sender's clock, in UTC."""
+        return self._envelope.time
+
+    @property
+    def source(self) -> str:
+        """The service that sent it."""
+        return self._envelope.source
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The user's headers."""
+        return self._envelope.headers
+
+    @property
+    def subject(self) -> str:
+        """Where it was sent to."""
+        return self._delivery.subject.text
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key for effects outside: the same in every attempt of this group."""
+        return f"{self.group}:{self._envelope.type}:{self._envelope.id}"
+
+    def __repr__(self) -> str:
+        return f"<Context {self.subject} {self.message_id} attempt {self.attempt}>"
+
+
+CURRENT: ContextVar[Context | None] = ContextVar("catga_delivery", default=None)
+"""The delivery whose handler runs here, if one does."""

@@ -1,0 +1,139 @@
+"""What follows a delivery: acknowledge, try again, or give up. And the books kept of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from catga.engine.deadletters import describe
+from catga.engine.handling import Handler
+from catga.engine.once import Once
+from catga.engine.services import Services
+from catga.engine.settling import Decision
+from catga.engine.work import State, Stop, Work
+from catga.errors import CodecError
+from catga.model.qos import QualityOfService
+from catga.policy import Park
+from catga.spi import Ack, Completion, Nack, Reject
+
+__all__ = ["Outcomes"]
+
+_log = logging.getLogger("catga")
+
+
+class Outcomes:
+    """Decides what becomes of the deliveries of one handler, and accounts for each."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        services: Services,
+        counts: Counter[str],
+        name: str,
+        requeue: Callable[[Iterable[Work]], None],
+    ) -> None:
+        self._handler = handler
+        self._services = services
+        self._counts = counts
+        self._name = name
+        self._requeue = requeue
+        self.once: Once | None = None
+        """Set when this handler has completion records."""
+
+    def conclude(self, work: Work, error: BaseException | None) -> None:
+        context = work.context
+        if error is not None:
+            _log.warning(
+                "%s failed on %s %s, attempt %d",
+                self._handler.name,
+                self._handler.wire.name,
+                work.delivery.sequence or "(live)",
+                work.delivery.attempt,
+                exc_info=error,
+            )
+        if work.feed.settler is None:
+            self._respond(work, error)
+            self.off_hands(work, "ack" if error is None else "failed")
+        elif work.stop is Stop.LEASE_LOST:
+            self.off_hands(work, "lost")
+        elif error is None:
+            exactly = context is not None and context.qos is QualityOfService.EXACTLY_ONCE
+            completion = None
+            if exactly and self.once is not None and work.envelope is not None:
+                completion = self.once.completion(work.envelope.id)
+            else:
+                self._respond(work, None)
+            self.decide(work, Ack(), completion)
+        else:
+            verdict = self._services.policy.after(
+                work.delivery.attempt, error, self._services.random
+            )
+            if isinstance(verdict, Park):
+                self.park(work, verdict.cause, error)
+            else:
+                self.decide(work, Nack(verdict.delay))
+
+    def expired(self, work: Work) -> bool:
+        deadline = work.envelope.deadline if work.envelope is not None else None
+        if deadline is None or deadline > self._services.clock.now():
+            return False
+        self._counts["expired"] += 1
+        if work.feed.settler is None:
+            self.off_hands(work, "expired")
+        else:
+            self.park(work, "the requester's deadline had passed", None)
+        return True
+
+    def poison(self, work: Work, error: CodecError) -> None:
+        self._counts["poison"] += 1
+        _log.error("%s: undecodable message %s: %s", self._name, work.delivery.sequence, error)
+        if work.feed.settler is None:
+            self.off_hands(work, "poison")
+        else:
+            self.park(work, "poison", error)
+
+    def park(self, work: Work, cause: str, error: BaseException | None) -> None:
+        if work.feed.settler is None:
+            return
+        letter = describe(
+            work.delivery,
+            message_id=None if work.envelope is None else work.envelope.id,
+            group=work.feed.source.group,
+            cause=cause,
+            error=error,
+            now=self._services.clock.now(),
+        )
+        work.response = error
+        work.state = State.SETTLING
+        work.feed.settler.add(Decision(work, Reject(cause), dead_letter=letter))
+
+    def decide(self, work: Work, outcome: Ack | Nack, completion: Completion | None = None) -> None:
+        work.state = State.SETTLING
+        if work.feed.settler is not None:
+            work.feed.settler.add(Decision(work, outcome, completion))
+
+    def off_hands(self, work: Work, word: str) -> None:
+        """Account for one delivery that is settled, lost or dropped."""
+        self._counts[word] += 1
+        work.feed.release(work)
+        context = work.context
+        if context is not None and self._services.signals.settled is not None:
+            self._services.signals.settled(context, word)
+        if word == "dead-letter":
+            self._respond(work, work.response or TimeoutError("it was not handled in time"))
+        if context is None or context.qos is not QualityOfService.EXACTLY_ONCE:
+            return
+        if word == "ack":
+            self._respond(work, None)
+        if self.once is not None:
+            to_handle, done = self.once.after(work, completed=word == "ack")
+            for copy in done:
+                self.decide(copy, Ack())
+            self._requeue(to_handle)
+
+    def _respond(self, work: Work, error: BaseException | None) -> None:
+        if self._handler.is_request and work.envelope is not None and work.envelope.reply_to:
+            self._services.responder.respond(
+                self._handler.wire, work.envelope, work.response, error
+            )

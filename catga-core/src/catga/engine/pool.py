@@ -1,0 +1,78 @@
+"""Workers: a bounded number of long-lived tasks over one queue. No task per message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from catga.engine.work import Work
+from catga.ground.clock import Clock
+from catga.ground.tasks import TaskOwner
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """Runs queued work, at most `size` at a time. Workers are started when first needed."""
+
+    def __init__(
+        self, size: int, run: Callable[[Work], Awaitable[None]], tasks: TaskOwner, name: str
+    ) -> None:
+        self._size = size
+        self._run = run
+        self._tasks = tasks
+        self._name = name
+        self._queue: deque[Work] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._workers = 0
+        self._busy = 0
+        self._joining: asyncio.Event | None = None
+
+    def put(self, works: Iterable[Work]) -> None:
+        """Queue work and wake as many workers as there is work for."""
+        self._queue.extend(works)
+        wanted = len(self._queue)
+        while wanted > 0 and self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                wanted -= 1
+        while wanted > 0 and self._workers < self._size:
+            self._workers += 1
+            wanted -= 1
+            self._tasks.spawn(self._work(), self._name)
+
+    async def _work(self) -> None:
+        queue = self._queue
+        try:
+            while True:
+                while queue:
+                    self._busy += 1
+                    try:
+                        await self._run(queue.popleft())
+                    finally:
+                        self._busy -= 1
+                if self._joining is not None:
+                    self._joining.set()
+                waiter = asyncio.get_running_loop().create_future()
+                self._idle.append(waiter)
+                await waiter
+        finally:
+            self._workers -= 1
+
+    async def join(self, clock: Clock, timeout: float) -> bool:
+        """Wait until nothing is queued or running; False when `timeout` seconds were not enough."""
+        checked = self._joining = asyncio.Event()
+        deadline = clock.monotonic() + timeout
+        timer = clock.call_later(timeout, checked.set)
+        try:
+            while self._queue or self._busy:
+                if clock.monotonic() >= deadline:
+                    return False
+                checked.clear()
+                await checked.wait()
+            return True
+        finally:
+            timer.cancel()
+            self._joining = None

@@ -1,0 +1,169 @@
+"""Publishing: concurrent single publishes leave together, unknown outcomes are repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from catga.engine.signals import Signals
+from catga.errors import PublishUnknown
+from catga.ground.clock import Clock
+from catga.ground.tasks import TaskOwner
+from catga.model.qos import QualityOfService
+from catga.spi import Outgoing, PublishResult, Receipt, Rejected, Transport, Unknown
+
+__all__ = ["Publisher", "receipt_or_raise"]
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_BATCH = 256
+
+
+def receipt_or_raise(result: PublishResult) -> Receipt:
+    """Return the receipt, or raise what the result stands for."""
+    if isinstance(result, Receipt):
+        return result
+    if isinstance(result, Rejected):
+        raise result.error
+    if isinstance(result.error, PublishUnknown):
+        raise result.error
+    raise PublishUnknown(
+        f"it is not known whether the message was stored ({result.error}): "
+        "publishing the same message again is safe at QoS 2"
+    ) from result.error
+
+
+def _worth_repeating(outgoing: Outgoing, result: PublishResult) -> bool:
+    if outgoing.qos is QualityOfService.AT_MOST_ONCE:
+        return False
+    return isinstance(result, Unknown) or (isinstance(result, Rejected) and result.transient)
+
+
+@attrs.frozen
+class _Waiting:
+    outgoing: Outgoing
+    future: asyncio.Future[PublishResult]
+
+
+class Publisher:
+    """Sends encoded messages through one transport.
+
+    At QoS 1 and 2 at most `window` messages are in flight: a full window makes `publish` wait.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Clock,
+        tasks: TaskOwner,
+        *,
+        window: int,
+        deadline: float,
+        signals: Signals,
+        random: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._tasks = tasks
+        self._window = window
+        self._deadline = deadline
+        self._signals = signals
+        self._random = random
+        self._pending: list[_Waiting] = []
+        self._in_flight = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
+
+    async def publish(self, outgoing: Outgoing) -> PublishResult:
+        """Send one message together with the others of this loop turn; return its own result.
+
+        Cancelled before it left: it was not sent. Cancelled later: it may be stored.
+        """
+        if outgoing.qos is QualityOfService.AT_MOST_ONCE:
+            result = (await self._transport.publish((outgoing,)))[0]
+            if self._signals.published is not None:
+                self._signals.published(outgoing.message_id, outgoing.subject.text, result)
+            return result
+        while self._in_flight >= self._window:
+            await self._wait_for_room()
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(outgoing, loop.create_future())
+        self._in_flight += 1
+        self._pending.append(waiting)
+        if len(self._pending) == 1:
+            loop.call_soon(self._flush)
+        return await waiting.future
+
+    def post(self, outgoing: Outgoing) -> None:
+        """Send one message without waiting for it (responses); a failure is only signalled."""
+        self._tasks.spawn(self.publish(outgoing), f"post to {outgoing.subject.text}")
+
+    async def _wait_for_room(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next_turns()  # the place was ours: hand it on
+            raise
+
+    def _next_turns(self) -> None:
+        room = self._window - self._in_flight
+        while self._turns and room > 0:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                room -= 1
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        leaving = [waiting for waiting in pending if not waiting.future.cancelled()]
+        self._in_flight -= len(pending) - len(leaving)
+        for start in range(0, len(leaving), _BATCH):
+            self._tasks.spawn(self._deliver(leaving[start : start + _BATCH]), "publish a batch")
+
+    async def _deliver(self, batch: list[_Waiting]) -> None:
+        try:
+            results = await self.send([waiting.outgoing for waiting in batch])
+            for waiting, result in zip(batch, results, strict=True):
+                if not waiting.future.done():
+                    waiting.future.set_result(result)
+        except BaseException as error:
+            unknown = Unknown(PublishUnknown(f"publishing was broken off: {error!r}"))
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.set_result(unknown)
+            raise
+        finally:
+            self._in_flight -= len(batch)
+            self._next_turns()
+
+    async def send(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Send a batch now; repeat what is unknown or can still succeed until the deadline."""
+        results = await self._transport.publish(batch)
+        again = [i for i, out in enumerate(batch) if _worth_repeating(out, results[i])]
+        if again:
+            await self._repeat(batch, results, again)
+        if self._signals.published is not None:
+            for outgoing, result in zip(batch, results, strict=True):
+                self._signals.published(outgoing.message_id, outgoing.subject.text, result)
+        return results
+
+    async def _repeat(
+        self, batch: Sequence[Outgoing], results: list[PublishResult], again: list[int]
+    ) -> None:
+        deadline = self._clock.monotonic() + self._deadline
+        pause = _FIRST_PAUSE
+        while again and self._clock.monotonic() < deadline:
+            await self._clock.sleep(pause * (0.5 + self._random() / 2))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            repeated = await self._transport.publish([batch[i] for i in again])
+            for i, result in zip(again, repeated, strict=True):
+                # What was unknown once stays so: the first try may still be stored.
+                if isinstance(result, Rejected) and isinstance(results[i], Unknown):
+                    continue
+                results[i] = result
+            again = [i for i in again if _worth_repeating(batch[i], results[i])]

@@ -1,0 +1,170 @@
+"""Requests and their responses: the asking half and the answering half."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import Any
+
+import attrs
+
+from catga.codecs import WireType, read_envelope, write_envelope
+from catga.engine.publishing import Publisher
+from catga.errors import (
+    CatgaError,
+    CodecError,
+    ConfigurationError,
+    DecodeError,
+    NoResponders,
+    RemoteError,
+    TransportError,
+)
+from catga.ground.clock import Clock
+from catga.ground.ids import new_message_id
+from catga.ground.tasks import TaskOwner
+from catga.model.envelope import Envelope
+from catga.model.qos import QualityOfService
+from catga.model.subject import Kind, Subject, parse_subject
+from catga.spi import Codec, Delivery, Outgoing, Source, Subscription, Transport
+
+__all__ = ["Requester", "Responder"]
+
+_log = logging.getLogger("catga")
+_RESPONSE = "catga.response"
+_ERROR = "catga.error"
+_POLL = 5.0
+_BATCH = 1000
+_ERROR_LIMIT = 2000
+
+
+@attrs.frozen
+class _RemoteFailure:
+    """What travels when a handler failed."""
+
+    error: str
+    message: str
+
+
+class Responder:
+    """Sends what a request's handler returned, or how it failed, to whoever asked."""
+
+    def __init__(self, publisher: Publisher, codec: Codec, clock: Clock, service: str) -> None:
+        self._publisher = publisher
+        self._codec = codec
+        self._clock = clock
+        self._service = service
+
+    def respond(
+        self, wire: WireType, request: Envelope, response: Any, error: BaseException | None
+    ) -> None:
+        """Hand the response over; the requester's own deadline guards against its loss."""
+        try:
+            subject = parse_subject(request.reply_to or "")
+        except ConfigurationError:
+            subject = None
+        if subject is None or subject.kind is not Kind.REPLY:
+            _log.warning("the request %s carries no usable reply address", request.id)
+            return
+        kind, data = _RESPONSE, b""
+        if error is None:
+            try:
+                data = wire.encode_response(response)
+            except CatgaError as failure:
+                error = failure
+        if error is not None:
+            kind = _ERROR
+            failure_ = _RemoteFailure(type(error).__name__, str(error)[:_ERROR_LIMIT])
+            data = self._codec.encode(failure_)
+        envelope = Envelope(
+            id=new_message_id(),
+            type=kind,
+            source=self._service,
+            time=self._clock.now(),
+            data=data,
+            qos=QualityOfService.AT_MOST_ONCE,
+            correlation_id=request.id,
+        )
+        self._publisher.post(
+            Outgoing(subject, write_envelope(envelope), envelope.id, QualityOfService.AT_MOST_ONCE)
+        )
+
+
+class Requester:
+    """Waits for the responses to this bus's requests on one reply subscription."""
+
+    def __init__(
+        self, transport: Transport, codec: Codec, tasks: TaskOwner, namespace: str, instance: str
+    ) -> None:
+        self._transport = transport
+        self._codec = codec
+        self._tasks = tasks
+        self._namespace = namespace
+        self._instance = instance
+        self._tokens = itertools.count(1)
+        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._subscription: Subscription | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Open the reply subscription, once, when the first request is made."""
+        if self._subscription is not None:
+            return
+        async with self._starting:
+            if self._subscription is None:
+                self._subscription = await self._transport.subscribe(
+                    Source(namespace=self._namespace, group=self._instance, reply=True)
+                )
+                self._tasks.spawn(self._listen(self._subscription), "listen for responses")
+
+    def expect(self) -> tuple[Subject, asyncio.Future[bytes]]:
+        """Return a fresh reply address and the future of its response."""
+        token = str(next(self._tokens))
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        return Subject(self._namespace, Kind.REPLY, token, self._instance), future
+
+    def forget(self, address: Subject) -> None:
+        """Expect this response no more."""
+        future = self._waiting.pop(address.type, None)
+        if future is not None:
+            future.cancel()
+
+    async def close(self) -> None:
+        """Fail what still waits."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(TransportError("the bus was closed while a request waited"))
+        self._waiting.clear()
+        if self._subscription is not None:
+            await self._subscription.close()
+
+    async def _listen(self, subscription: Subscription) -> None:
+        while True:
+            try:
+                deliveries = await subscription.receive(_BATCH, _POLL)
+            except TransportError as error:
+                _log.warning("listening for responses failed: %s", error)
+                await asyncio.sleep(0.5)
+                continue
+            for delivery in deliveries:
+                self._arrived(delivery)
+
+    def _arrived(self, delivery: Delivery) -> None:
+        future = self._waiting.pop(delivery.subject.type, None)
+        if future is None or future.done():
+            return  # too late, or a second response
+        if delivery.no_responders:
+            future.set_exception(NoResponders("nobody listens for this request"))
+            return
+        try:
+            envelope = read_envelope(delivery.body, delivery.headers)
+            if envelope.type == _ERROR:
+                failure = self._codec.decode(envelope.data, _RemoteFailure)
+                future.set_exception(RemoteError(failure.error, failure.message))
+            elif envelope.type == _RESPONSE:
+                future.set_result(envelope.data)
+            else:
+                raise DecodeError(f"a {envelope.type!r} came as a response")
+        except CodecError as error:
+            future.set_exception(error)

@@ -1,0 +1,37 @@
+"""What all consumers of one bus share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from catga.engine.publishing import Publisher
+from catga.engine.requests import Responder
+from catga.engine.signals import Signals
+from catga.ground.clock import Clock
+from catga.ground.tasks import TaskOwner
+from catga.policy import RetryPolicy
+from catga.spi import Source, Subscription, Transport, TransportEvent
+
+__all__ = ["Services"]
+
+
+@attrs.frozen(eq=False)
+class Services:
+    """What all consumers of one bus share."""
+
+    transport: Transport
+    publisher: Publisher
+    responder: Responder
+    clock: Clock
+    tasks: TaskOwner
+    signals: Signals
+    policy: RetryPolicy
+    random: Callable[[], float]
+    service: str
+    window: int
+    handler_timeout: float | None
+    emit: Callable[[TransportEvent], None]
+    resubscribe: Callable[[Source], Awaitable[Subscription]]
+    """Prepare a vanished source once more and subscribe again."""

@@ -1,0 +1,212 @@
+"""Settling: what handlers decided, carried out in batches, in the order a promise needs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+
+from catga.engine.deadletters import DeadLetter
+from catga.engine.publishing import Publisher
+from catga.engine.work import Feed, Work
+from catga.errors import PayloadTooLarge, TransportError
+from catga.ground.clock import Clock
+from catga.model.qos import QualityOfService
+from catga.spi import (
+    Ack,
+    Completion,
+    Done,
+    InboxStore,
+    Lost,
+    Nack,
+    Receipt,
+    Reject,
+    Rejected,
+    Settle,
+    Settlement,
+    SettleResult,
+    Unknown,
+)
+
+__all__ = ["Decision", "Settler"]
+
+_log = logging.getLogger("catga")
+_TRIES = 4
+_PAUSE = 0.1
+
+
+@attrs.frozen(eq=False)
+class Decision:
+    """What is to become of one delivery."""
+
+    work: Work
+    outcome: Settlement
+    completion: Completion | None = None
+    """To be recorded before (or with) the acknowledgement."""
+    dead_letter: DeadLetter | None = None
+    """To be parked before the rejection."""
+
+
+class Settler:
+    """Carries out decisions for one feed, a batch at a time, while handlers go on.
+
+    The order is the promise: a dead letter is stored before its original is settled, a completion
+    is recorded before its delivery is acknowledged.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        inbox: InboxStore | None,
+        one_step: bool,
+        publisher: Publisher,
+        clock: Clock,
+        source: str,
+        on_settled: Callable[[Work, str], None],
+        counts: Counter[str],
+    ) -> None:
+        self._feed = feed
+        self._inbox = inbox
+        self._one_step = one_step
+        self._publisher = publisher
+        self._clock = clock
+        self._source = source
+        self._on_settled = on_settled
+        self._counts = counts
+        self._decisions: list[Decision] = []
+        self._wanted = asyncio.Event()
+        self._closing = False
+
+    def add(self, decision: Decision) -> None:
+        """Take a decision; it is carried out with the next batch."""
+        self._decisions.append(decision)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Carry out decisions until closed and nothing is left."""
+        while True:
+            if not self._decisions:
+                if self._closing:
+                    return
+                self._wanted.clear()
+                await self._wanted.wait()
+                continue
+            batch, self._decisions = self._decisions, []
+            try:
+                await self._carry_out(batch)
+            except Exception:
+                _log.exception("settling failed; the leases will end by themselves")
+                for decision in batch:
+                    self._off_hands(decision, Unknown(TransportError("settling failed")))
+
+    def close(self) -> None:
+        """Let `run` end once everything decided so far is carried out."""
+        self._closing = True
+        self._wanted.set()
+
+    async def _carry_out(self, batch: list[Decision]) -> None:
+        parking = [decision for decision in batch if decision.dead_letter is not None]
+        completing = [decision for decision in batch if decision.completion is not None]
+        plain = [d for d in batch if d.dead_letter is None and d.completion is None]
+        if parking:
+            plain += await self._park(parking)
+        if completing and self._one_step:
+            await self._commit(completing)
+        elif completing:
+            plain += await self._record(completing)
+        if plain:
+            await self._settle(plain)
+
+    async def _park(self, batch: list[Decision]) -> list[Decision]:
+        """Store the dead letters; what could not be stored is nacked instead of rejected."""
+        letters = [d.dead_letter for d in batch if d.dead_letter is not None]
+        results = await self._publisher.send([one.outgoing(self._source) for one in letters])
+        for i, result in enumerate(results):
+            if isinstance(result, Rejected) and isinstance(result.error, PayloadTooLarge):
+                smaller = attrs.evolve(letters[i], body=b"", body_left_out=len(letters[i].body))
+                results[i] = (await self._publisher.send([smaller.outgoing(self._source)]))[0]
+        settled = []
+        for decision, result in zip(batch, results, strict=True):
+            if isinstance(result, Receipt):
+                self._counts["dead_lettered"] += 1
+                settled.append(decision)
+            else:
+                _log.error("a dead letter could not be stored: %s", result.error)
+                settled.append(Decision(decision.work, Nack(5.0)))
+        return settled
+
+    async def _record(self, batch: list[Decision]) -> list[Decision]:
+        """Record completions; what is not surely recorded is not acknowledged."""
+        if self._inbox is None:
+            raise TransportError("there is no store for completion records")
+        inbox = self._inbox
+
+        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
+            return await inbox.record([d.completion for d in part if d.completion is not None])
+
+        recorded = await self._persist(batch, attempt)
+        return [
+            Decision(d.work, d.outcome if isinstance(result, Done) else Nack(1.0))
+            for d, result in zip(batch, recorded, strict=True)
+        ]
+
+    async def _commit(self, batch: list[Decision]) -> None:
+        """Record and acknowledge in one step, where the transport can."""
+
+        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
+            pairs = [(d.work.delivery, d.completion) for d in part if d.completion is not None]
+            return await self._feed.subscription.commit(pairs)
+
+        for decision, result in zip(batch, await self._persist(batch, attempt), strict=True):
+            self._off_hands(decision, result)
+
+    async def _settle(self, batch: list[Decision]) -> None:
+        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
+            return await self._feed.subscription.settle(
+                [
+                    Settle(
+                        d.work.delivery,
+                        d.outcome,
+                        confirm=d.work.context is not None
+                        and d.work.context.qos is QualityOfService.EXACTLY_ONCE,
+                    )
+                    for d in part
+                ]
+            )
+
+        for decision, result in zip(batch, await self._persist(batch, attempt), strict=True):
+            self._off_hands(decision, result)
+
+    async def _persist(
+        self,
+        batch: Sequence[Decision],
+        attempt: Callable[[Sequence[Decision]], Awaitable[list[SettleResult]]],
+    ) -> list[SettleResult]:
+        """Try, and try again what stayed unknown: every one of these steps may be repeated."""
+        results = await attempt(batch)
+        for round_ in range(_TRIES):
+            again = [i for i, result in enumerate(results) if isinstance(result, Unknown)]
+            if not again:
+                break
+            await self._clock.sleep(_PAUSE * 2**round_)
+            repeated = await attempt([batch[i] for i in again])
+            for i, result in zip(again, repeated, strict=True):
+                results[i] = result
+        return results
+
+    def _off_hands(self, decision: Decision, result: SettleResult) -> None:
+        if isinstance(result, Lost):
+            word = "lost"
+        elif isinstance(result, Unknown):
+            word = "unknown"
+        elif isinstance(decision.outcome, Ack):
+            word = "ack"
+        elif isinstance(decision.outcome, Reject):
+            word = "dead-letter"
+        else:
+            word = "nack"
+        self._on_settled(decision.work, word)

@@ -1,0 +1,89 @@
+"""Routers: handlers collected in one module, included by the bus of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import attrs
+
+from catga.engine.handling import inspect_function
+from catga.errors import ConfigurationError
+from catga.model.subject import check_token
+from catga.spi import Start
+
+__all__ = ["Registration", "Router"]
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+@attrs.frozen(eq=False)
+class Registration:
+    """A handler as it was declared; the bus fills in what was left open."""
+
+    cls: type
+    function: Callable[..., Coroutine[Any, Any, Any]]
+    wants_context: bool
+    group: str | None
+    broadcast: bool
+    concurrency: int | None
+    start: Start
+
+
+class Router:
+    """Collects handlers; `bus.include(router)` takes them over."""
+
+    def __init__(self) -> None:
+        self._registrations: list[Registration] = []
+
+    @property
+    def registrations(self) -> tuple[Registration, ...]:
+        """What was declared, in order."""
+        return tuple(self._registrations)
+
+    def handle(
+        self,
+        cls: type,
+        *,
+        group: str | None = None,
+        broadcast: bool = False,
+        concurrency: int | None = None,
+        start: Start | str = Start.BEGINNING,
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Declare the decorated coroutine function as a handler of `cls`.
+
+        It takes the message and, if it has a second parameter, the `Context` of the delivery.
+        `group` defaults to the bus's; members of one group share the work, every group sees every
+        event. `broadcast=True` listens without a group: at QoS 0 every listener gets each message,
+        at QoS 1 each gets what is published while it listens. `concurrency` is how many run at
+        once. `start="new"` begins a new group with what comes, not with what is retained.
+
+        Raises `ConfigurationError` for a blocking function, a bad group name, or a group together
+        with `broadcast`.
+        """
+        if group is not None:
+            check_token(group, "group")
+            if broadcast:
+                raise ConfigurationError("a broadcast listener has no group: give one of the two")
+        if concurrency is not None and concurrency < 1:
+            raise ConfigurationError("concurrency must be at least 1")
+
+        def register(function: FunctionT) -> FunctionT:
+            self._registrations.append(
+                Registration(
+                    cls=cls,
+                    function=function,
+                    wants_context=inspect_function(function),
+                    group=group,
+                    broadcast=broadcast,
+                    concurrency=concurrency,
+                    start=Start(start),
+                )
+            )
+            return function
+
+        return register
+
+    def include(self, router: Router) -> None:
+        """Take over the handlers of another router."""
+        self._registrations.extend(router.registrations)

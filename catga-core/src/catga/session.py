@@ -1,0 +1,317 @@
+"""One running bus: what was assembled at start-up, and how it comes down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+
+import attrs
+
+from catga.codecs import TypeRegistry, WireType
+from catga.engine.consuming import Consumer
+from catga.engine.handling import (
+    Handler,
+    OnPublish,
+    check_handlers,
+    compile_call,
+    compile_publish,
+)
+from catga.engine.publishing import Publisher
+from catga.engine.requests import Requester, Responder
+from catga.engine.services import Services
+from catga.engine.signals import Signals
+from catga.errors import CatgaError
+from catga.ground.clock import Clock
+from catga.ground.ids import new_instance
+from catga.ground.tasks import TaskOwner, finish, first_of
+from catga.model.capability import QOS_CAPABILITY, Capability
+from catga.model.outcome import Drained
+from catga.model.qos import QualityOfService
+from catga.policy import RetryPolicy
+from catga.router import Registration
+from catga.settings import Settings
+from catga.spi import (
+    EventKind,
+    Instrument,
+    Middleware,
+    Mode,
+    Outgoing,
+    Receipt,
+    Runtime,
+    Source,
+    Subscription,
+    Topology,
+    Transport,
+    TransportEvent,
+)
+
+__all__ = ["Plan", "Session", "make_handlers"]
+
+_log = logging.getLogger("catga")
+_LOWEST = QualityOfService.AT_MOST_ONCE
+_LOUD = frozenset({EventKind.GAP, EventKind.SLOW_CONSUMER, EventKind.RISK, EventKind.TROUBLE})
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """Everything a session is made from."""
+
+    transport: Transport
+    settings: Settings
+    wait_handled: bool
+    clock: Clock
+    registry: TypeRegistry
+    handlers: tuple[Handler, ...]
+    publishes: tuple[WireType, ...]
+    middleware: tuple[Middleware, ...]
+    instruments: tuple[Instrument, ...]
+    service: str
+    namespace: str
+
+
+def make_handlers(
+    registrations: Sequence[Registration],
+    registry: TypeRegistry,
+    settings: Settings,
+    group: str,
+) -> tuple[Handler, ...]:
+    """Fill in what the declarations left open. Raises `ConfigurationError` on a clash."""
+    handlers = []
+    for one in registrations:
+        wire = registry.register(one.cls)
+        handlers.append(
+            Handler(
+                wire=wire,
+                function=one.function,
+                wants_context=one.wants_context,
+                group="" if one.broadcast else one.group or group,
+                qos=settings.default_qos if wire.qos is None else wire.qos,
+                concurrency=one.concurrency or settings.concurrency,
+                start=one.start,
+            )
+        )
+    check_handlers(handlers)
+    return tuple(handlers)
+
+
+class Session:
+    """Opens the transport, starts the consumers, and takes everything down in order."""
+
+    def __init__(self, plan: Plan) -> None:
+        settings = plan.settings
+        self.plan = plan
+        self.instance = new_instance()
+        self.tasks = TaskOwner()
+        self.signals = Signals(plan.instruments)
+        self._closed = False
+        self._drained: Drained | None = None
+        self._declared: set[tuple[str, QualityOfService]] = set()
+        self._on_publish = compile_publish(plan.middleware)
+        self.consumers: list[Consumer] = []
+        self.publisher = Publisher(
+            plan.transport,
+            plan.clock,
+            self.tasks,
+            window=settings.publish_window,
+            deadline=settings.publish_deadline.total_seconds(),
+            signals=self.signals,
+            random=random.random,
+        )
+        self.requester = Requester(
+            plan.transport, plan.registry.codec, self.tasks, plan.namespace, self.instance
+        )
+
+    async def start(self) -> None:
+        """Connect, check every promise, prepare, subscribe. On failure nothing stays open."""
+        try:
+            await self._start()
+        except BaseException:
+            await finish(self.close())
+            raise
+
+    async def _start(self) -> None:
+        plan = self.plan
+        await plan.transport.open(
+            Runtime(
+                clock=plan.clock,
+                spawn=self.tasks.spawn,
+                emit=self._heard,
+                instance=self.instance,
+                service=plan.service,
+                connect_deadline=plan.settings.connect_deadline.total_seconds(),
+            )
+        )
+        self._check_capabilities()
+        sources = {handler: self._sources(handler) for handler in plan.handlers}
+        durable = [source for group in sources.values() for source in group if source.durable]
+        published = {wire.name: self.qos_of(wire) for wire in plan.publishes}
+        qualities = [*published.values(), *(handler.qos for handler in plan.handlers)]
+        highest = max(qualities, default=_LOWEST)
+        if highest > _LOWEST:
+            stored = [name for name, qos in published.items() if qos > _LOWEST]
+            await self._prepare(durable, stored, highest)
+        self._declared.update(published.items())
+        services = self._services()
+        for handler in plan.handlers:
+            invoke = compile_call(handler, plan.middleware)
+            self.consumers.append(Consumer(handler, invoke, services))
+        await asyncio.gather(
+            *(consumer.start(sources[consumer.handler]) for consumer in self.consumers)
+        )
+        self.tasks.spawn(self._sweep(), "sweep leases and timeouts")
+
+    def _services(self) -> Services:
+        plan, settings = self.plan, self.plan.settings
+        timeout = settings.handler_timeout
+        return Services(
+            transport=plan.transport,
+            publisher=self.publisher,
+            responder=Responder(self.publisher, plan.registry.codec, plan.clock, plan.service),
+            clock=plan.clock,
+            tasks=self.tasks,
+            signals=self.signals,
+            policy=RetryPolicy(
+                settings.attempts,
+                settings.backoff_base.total_seconds(),
+                settings.backoff_cap.total_seconds(),
+            ),
+            random=random.random,
+            service=plan.service,
+            window=settings.prefetch,
+            handler_timeout=None if timeout is None else timeout.total_seconds(),
+            emit=self._heard,
+            resubscribe=self._resubscribe,
+        )
+
+    @property
+    def wants_waiting(self) -> bool:
+        """Whether publishing waits for the handlers, and the transport can tell."""
+        plan = self.plan
+        return plan.wait_handled and Capability.HANDLED in plan.transport.capabilities
+
+    @property
+    def on_publish(self) -> OnPublish | None:
+        """What middleware does before a message is encoded, or None when none does anything."""
+        return self._on_publish
+
+    def qos_of(self, wire: WireType) -> QualityOfService:
+        """Return the quality a type is sent with unless the call says otherwise."""
+        return self.plan.settings.default_qos if wire.qos is None else wire.qos
+
+    def _check_capabilities(self) -> None:
+        capabilities = self.plan.transport.capabilities
+        for handler in self.plan.handlers:
+            who = f"the handler {handler.name} of {handler.wire.name}"
+            capabilities.require(QOS_CAPABILITY[handler.qos], who)
+            if handler.group:
+                capabilities.require(Capability.LIVE_GROUPS, who)
+        for wire in self.plan.publishes:
+            capabilities.require(QOS_CAPABILITY[self.qos_of(wire)], f"publishing {wire.name}")
+
+    def _sources(self, handler: Handler) -> tuple[Source, ...]:
+        settings = self.plan.settings
+        live = Source(self.plan.namespace, handler.wire.name, handler.group)
+        if handler.qos is QualityOfService.AT_MOST_ONCE:
+            return (live,)
+        log = attrs.evolve(
+            live,
+            group=handler.group or self.instance,
+            durable=True,
+            ephemeral=not handler.group,
+            start=handler.start,
+            window=settings.prefetch,
+            lease=settings.lease.total_seconds(),
+            attempts=settings.attempts,
+        )
+        return (live, log)
+
+    def is_declared(self, wire: WireType, qos: QualityOfService) -> bool:
+        """Say whether this type was checked and prepared for publishing at this quality."""
+        return (wire.name, qos) in self._declared
+
+    async def declare(self, wire: WireType, qos: QualityOfService) -> None:
+        """Check a type before its first publish; costs round trips once, and none at QoS 0."""
+        who = f"publishing {wire.name}"
+        self.plan.transport.capabilities.require(QOS_CAPABILITY[qos], who)
+        if qos > QualityOfService.AT_MOST_ONCE:
+            await self._prepare([], [wire.name], qos)
+        self._declared.add((wire.name, qos))
+
+    async def _prepare(
+        self, sources: Sequence[Source], publishes: Sequence[str], qos: QualityOfService
+    ) -> None:
+        settings = self.plan.settings
+        topology = Topology(
+            namespace=self.plan.namespace,
+            publishes=tuple(publishes),
+            sources=tuple(sources),
+            qos=qos,
+            dedupe_window=settings.dedupe_window.total_seconds(),
+            completion_ttl=settings.completion_ttl.total_seconds(),
+            accept_risk=settings.accept_risk,
+        )
+        mode = Mode.CREATE if settings.create else Mode.VERIFY
+        await self.plan.transport.prepare(topology, mode)
+
+    async def _resubscribe(self, source: Source) -> Subscription:
+        qos = max((handler.qos for handler in self.plan.handlers), default=_LOWEST)
+        await self._prepare([source], [], qos)
+        return await self.plan.transport.subscribe(source)
+
+    async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:
+        """Wait until every group has handled or parked these, at most the publish deadline."""
+        transport = self.plan.transport
+        expired = asyncio.Event()
+        seconds = self.plan.settings.publish_deadline.total_seconds()
+        timer = self.plan.clock.call_later(seconds, expired.set)
+        waiting = asyncio.gather(
+            *(
+                transport.wait_handled(outgoing.subject, receipt.sequence)
+                for outgoing, receipt in stored
+            )
+        )
+        try:
+            await first_of(waiting, expired)
+        finally:
+            timer.cancel()
+            waiting.cancel()
+
+    def _heard(self, event: TransportEvent) -> None:
+        level = logging.WARNING if event.kind in _LOUD else logging.INFO
+        _log.log(level, "%s: %s", event.kind.value, event.detail)
+
+    async def _sweep(self) -> None:
+        settings = self.plan.settings
+        shortest = settings.lease.total_seconds() / 3
+        if settings.handler_timeout is not None:
+            shortest = min(shortest, settings.handler_timeout.total_seconds() / 2)
+        tick = min(1.0, max(0.02, shortest / 2))
+        while True:
+            await self.plan.clock.sleep(tick)
+            now = self.plan.clock.monotonic()
+            for consumer in self.consumers:
+                consumer.sweep(now)
+
+    async def drain(self) -> Drained:
+        """Stop taking in, finish what is in hand, give back the rest. Idempotent."""
+        if self._drained is None:
+            timeout = self.plan.settings.drain_deadline.total_seconds()
+            parts = await asyncio.gather(*(one.drain(timeout) for one in self.consumers))
+            self._drained = Drained(
+                sum(part.handled for part in parts),
+                sum(part.returned for part in parts),
+                sum(part.abandoned for part in parts),
+            )
+        return self._drained
+
+    async def close(self) -> None:
+        """Release everything now. Idempotent, safe after a failed start."""
+        if self._closed:
+            return
+        self._closed = True
+        for step in (self.requester.close, self.plan.transport.close, self.tasks.close):
+            with contextlib.suppress(CatgaError):
+                await step()

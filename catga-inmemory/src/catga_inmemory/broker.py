@@ -1,0 +1,99 @@
+"""The broker in memory: what several buses of one process share."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from weakref import WeakValueDictionary
+
+from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Source
+from catga_inmemory.log import Stream
+
+__all__ = ["LiveListener", "MemoryBroker", "shared_broker"]
+
+
+class LiveListener:
+    """One live subscription: a bounded mailbox, and who it is for."""
+
+    def __init__(self, clock: Clock, group: str, limit: int) -> None:
+        self.group = group
+        self.limit = limit
+        self.mailbox: Mailbox[Delivery] = Mailbox(clock)
+        self.dropped = 0
+
+    def offer(self, outgoing: Outgoing) -> bool:
+        """Put the message in, or count it as dropped when the listener is too slow."""
+        if len(self.mailbox) >= self.limit:
+            self.dropped += 1
+            return False
+        self.mailbox.put(Delivery(outgoing.subject, outgoing.body, 1, "", float("inf")))
+        return True
+
+
+class MemoryBroker:
+    """Streams by (namespace, type), live listeners, reply mailboxes, completion records."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._streams: dict[tuple[str, str], Stream] = {}
+        self._live: dict[tuple[str, str], list[LiveListener]] = defaultdict(list)
+        self._turn = itertools.count()
+        self.replies: dict[str, LiveListener] = {}
+        self.completions: dict[tuple[str, str, str, str], float] = {}
+
+    def stream(self, namespace: str, type_: str) -> Stream:
+        """Return what is stored for this type, empty when nothing is yet."""
+        key = (namespace, type_)
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = Stream(self.clock)
+        return stream
+
+    def listen(self, source: Source, listener: LiveListener) -> None:
+        """Add a live listener."""
+        self._live[source.namespace, source.type].append(listener)
+
+    def unlisten(self, source: Source, listener: LiveListener) -> None:
+        """Remove it; harmless when it is gone."""
+        listeners = self._live.get((source.namespace, source.type), [])
+        if listener in listeners:
+            listeners.remove(listener)
+
+    def send_live(self, outgoing: Outgoing) -> tuple[int, int]:
+        """Hand a QoS 0 message to whoever listens now; return how many took and dropped it."""
+        taken = dropped = 0
+        for listener in self._targets(outgoing):
+            if listener.offer(outgoing):
+                taken += 1
+            else:
+                dropped += 1
+        return taken, dropped
+
+    def _targets(self, outgoing: Outgoing) -> Iterator[LiveListener]:
+        subject = outgoing.subject
+        if subject.kind is Kind.REPLY:
+            reply = self.replies.get(subject.group)
+            if reply is not None:
+                yield reply
+            return
+        groups: dict[str, list[LiveListener]] = {}
+        for listener in self._live.get((subject.namespace, subject.type), ()):
+            if listener.group:
+                if not subject.group or subject.group == listener.group:
+                    groups.setdefault(listener.group, []).append(listener)
+            elif not subject.group:
+                yield listener
+        for members in groups.values():
+            yield members[next(self._turn) % len(members)]
+
+
+_shared: WeakValueDictionary[str, MemoryBroker] = WeakValueDictionary()
+
+
+def shared_broker(name: str, clock: Clock) -> MemoryBroker:
+    """Return the broker of `inmemory://name`; it lives as long as one bus uses it."""
+    broker = _shared.get(name)
+    if broker is None:
+        broker = _shared[name] = MemoryBroker(clock)
+    return broker

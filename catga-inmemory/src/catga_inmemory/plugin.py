@@ -1,0 +1,35 @@
+"""The entry point: one frozen descriptor, nothing heavy imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from catga.plugins import hookimpl
+from catga.spi import Address, Capability, Transport, TransportDescriptor
+from catga_inmemory.settings import MemorySettings
+
+__all__ = ["catga_transports"]
+
+CAPABILITIES = frozenset(Capability)
+
+
+def _build(address: Address, settings: MemorySettings, explicit: frozenset[str]) -> Transport:
+    from catga_inmemory.transport import MemoryTransport  # noqa: PLC0415 - only when it is used
+
+    del explicit  # nothing is there before us that a setting could disagree with
+    return MemoryTransport(address, settings)
+
+
+@hookimpl
+def catga_transports() -> Sequence[TransportDescriptor]:
+    """Offer the scheme `inmemory`."""
+    return (
+        TransportDescriptor(
+            name="inmemory",
+            schemes=("inmemory",),
+            factory=_build,
+            settings=MemorySettings,
+            capabilities=CAPABILITIES,
+            waits_for_handlers=True,
+        ),
+    )

@@ -1,0 +1,180 @@
+"""The subscriptions of the in-memory transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from catga.spi import (
+    Ack,
+    Completion,
+    Delivery,
+    Done,
+    Lost,
+    Nack,
+    Settle,
+    SettleResult,
+    Source,
+    Subscription,
+)
+from catga_inmemory.broker import LiveListener, MemoryBroker
+from catga_inmemory.log import Flight, Group, GroupMember
+
+if TYPE_CHECKING:
+    from catga_inmemory.transport import MemoryInbox
+
+__all__ = ["LiveSubscription", "LogSubscription"]
+
+
+class LiveSubscription(Subscription):
+    """QoS 0, and the responses to this bus."""
+
+    def __init__(self, broker: MemoryBroker, source: Source, listener: LiveListener) -> None:
+        self._broker = broker
+        self._source = source
+        self._listener = listener
+        if source.reply:
+            broker.replies[source.group] = listener
+        else:
+            broker.listen(source, listener)
+
+    @property
+    def lease(self) -> float:
+        """There is nothing to keep."""
+        return float("inf")
+
+    async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
+        """Return what came in."""
+        return await self._listener.mailbox.receive(limit, max_wait)
+
+    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
+        """Nothing to settle."""
+        return [Done()] * len(batch)
+
+    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
+        """Nothing to extend."""
+        return [Done()] * len(batch)
+
+    async def drain(self) -> None:
+        """Listen no more; what came in is still returned."""
+        if self._source.reply:
+            self._broker.replies.pop(self._source.group, None)
+        else:
+            self._broker.unlisten(self._source, self._listener)
+        self._listener.mailbox.close()
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await self.drain()
+
+
+class LogSubscription(Subscription, GroupMember):
+    """One member of a durable group."""
+
+    def __init__(self, broker: MemoryBroker, source: Source, inbox: MemoryInbox | None) -> None:
+        self._broker = broker
+        self._source = source
+        self._inbox = inbox
+        self._stream = broker.stream(source.namespace, source.type)
+        self._group: Group = self._stream.declare(source)
+        self._group.members.append(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._in_flight: set[Flight] = set()
+        self._draining = False
+        self._closed = False
+
+    @property
+    def lease(self) -> float:
+        """The lease of the group, set by whoever declared it first."""
+        return self._group.lease
+
+    def wake(self) -> bool:
+        """Wake the reader, when there is one waiting."""
+        waiting = self._waiter is not None
+        self._wake()
+        return waiting
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
+        """Take what is ready, waiting for it when there is nothing."""
+        if not self._group.ready and not self._draining and max_wait > 0:
+            self._waiter = asyncio.get_running_loop().create_future()
+            timer = self._broker.clock.call_later(max_wait, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        if self._draining:
+            return []
+        room = min(limit, self._source.window - len(self._in_flight))
+        flights = self._group.take(room)
+        self._in_flight.update(flights)
+        return [
+            Delivery(
+                flight.entry.subject,
+                flight.entry.body,
+                flight.attempt,
+                str(flight.entry.sequence),
+                flight.lease_until,
+                flight,
+            )
+            for flight in flights
+        ]
+
+    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
+        """Finish or give back each."""
+        return [self._settle_one(entry) for entry in batch]
+
+    def _settle_one(self, entry: Settle) -> SettleResult:
+        flight: Flight = entry.delivery.token
+        self._in_flight.discard(flight)
+        if isinstance(entry.outcome, Nack):
+            done = self._group.give_back(flight, entry.outcome.delay)
+        else:
+            done = self._group.finish(flight)
+        return Done() if done else Lost()
+
+    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
+        """Renew each lease that is still ours."""
+        results: list[SettleResult] = []
+        for delivery in batch:
+            held = self._group.extend(delivery.token)
+            if held:
+                delivery.lease_until = delivery.token.lease_until
+            results.append(Done() if held else Lost())
+        return results
+
+    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
+        """Record and acknowledge in one step: nothing can come between within one loop turn."""
+        results: list[SettleResult] = []
+        for delivery, completion in batch:
+            done = self._settle_one(Settle(delivery, Ack()))
+            if isinstance(done, Done) and self._inbox is not None:
+                self._inbox.note(completion)
+            results.append(done)
+        return results
+
+    async def drain(self) -> None:
+        """Take nothing more."""
+        self._draining = True
+        if self in self._group.members:
+            self._group.members.remove(self)
+        self._wake()
+
+    async def close(self) -> None:
+        """Give back what is unsettled, as if the lease had ended now."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.drain()
+        for flight in list(self._in_flight):
+            self._group.give_back(flight, 0.0)
+        self._in_flight.clear()
+        if self._source.ephemeral:
+            self._stream.forget(self._source.group)

@@ -1,0 +1,188 @@
+"""The transport interface over a broker in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from catga.errors import ConnectionLost, NoResponders
+from catga.spi import (
+    Address,
+    Capabilities,
+    Capability,
+    Completion,
+    Done,
+    EventKind,
+    Health,
+    InboxStore,
+    Mode,
+    Outgoing,
+    PublishResult,
+    Receipt,
+    Rejected,
+    Runtime,
+    SettleResult,
+    Source,
+    Subject,
+    Subscription,
+    Topology,
+    Transport,
+    TransportEvent,
+    check_token,
+)
+from catga_inmemory.broker import LiveListener, MemoryBroker, shared_broker
+from catga_inmemory.settings import MemorySettings
+from catga_inmemory.subscriptions import LiveSubscription, LogSubscription
+
+__all__ = ["MemoryTransport"]
+
+_CAPABILITIES = Capabilities(frozenset(Capability))
+
+
+class MemoryInbox(InboxStore):
+    """Completion records in a dictionary, each kept for D seconds."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self.ttl = 86_400.0
+
+    async def completed(self, keys: Sequence[Completion]) -> list[bool]:
+        """Look each key up."""
+        now = self._broker.clock.monotonic()
+        records = self._broker.completions
+        return [records.get(_record_key(key), 0.0) > now for key in keys]
+
+    async def record(self, keys: Sequence[Completion]) -> list[SettleResult]:
+        """Write each key; cannot fail."""
+        for key in keys:
+            self.note(key)
+        return [Done()] * len(keys)
+
+    def note(self, key: Completion) -> None:
+        """Write one record and forget the oldest that have expired."""
+        records = self._broker.completions
+        now = self._broker.clock.monotonic()
+        while records and next(iter(records.values())) <= now:
+            del records[next(iter(records))]
+        record = _record_key(key)
+        records.pop(record, None)  # so that the oldest stay in front
+        records[record] = now + self.ttl
+
+
+def _record_key(key: Completion) -> tuple[str, str, str, str]:
+    return (key.namespace, key.group, key.type, key.message_id)
+
+
+class MemoryTransport(Transport):
+    """`inmemory://` (private to one bus) and `inmemory://name` (shared in this process)."""
+
+    def __init__(self, address: Address, settings: MemorySettings) -> None:
+        self._name = address.hosts[0][0] if address.hosts else address.path
+        if self._name:
+            check_token(self._name, "name in the inmemory:// URL")
+        self._settings = settings
+        self._broker: MemoryBroker | None = None
+        self._runtime: Runtime | None = None
+        self._inbox: MemoryInbox | None = None
+        self._open: list[Subscription] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything there is."""
+        return _CAPABILITIES
+
+    @property
+    def max_payload_bytes(self) -> int | None:
+        """Memory sets no limit."""
+        return None
+
+    @property
+    def inbox(self) -> InboxStore | None:
+        """The records of the broker this transport is open on."""
+        return self._inbox
+
+    async def open(self, runtime: Runtime) -> None:
+        """Take or make the broker."""
+        self._runtime = runtime
+        if self._name:
+            self._broker = shared_broker(self._name, runtime.clock)
+        else:
+            self._broker = MemoryBroker(runtime.clock)
+        self._inbox = MemoryInbox(self._broker)
+
+    async def prepare(self, topology: Topology, mode: Mode) -> None:
+        """Declare the groups; there is never anything to disagree with."""
+        del mode
+        broker = self._need()
+        if self._inbox is not None:
+            self._inbox.ttl = topology.completion_ttl
+        for type_ in {*topology.publishes, *(source.type for source in topology.sources)}:
+            broker.stream(topology.namespace, type_).dedupe_window = topology.dedupe_window
+        for source in topology.sources:
+            if source.durable:
+                broker.stream(source.namespace, source.type).declare(source)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Hand over or store each; QoS 1 and 2 alike keep one copy per id within W."""
+        broker = self._broker
+        if broker is None:
+            return [Rejected(ConnectionLost("the in-memory transport is closed"))] * len(batch)
+        return [self._publish_one(broker, outgoing) for outgoing in batch]
+
+    def _publish_one(self, broker: MemoryBroker, outgoing: Outgoing) -> PublishResult:
+        subject = outgoing.subject
+        if subject.durable:
+            entry, duplicate = broker.stream(subject.namespace, subject.type).append(outgoing)
+            return Receipt(outgoing.message_id, str(entry.sequence), duplicate)
+        taken, dropped = broker.send_live(outgoing)
+        if dropped:
+            self._emit(
+                EventKind.SLOW_CONSUMER, f"{dropped} listener(s) of {subject} dropped a message"
+            )
+        if outgoing.reply_to is not None and not taken:
+            return Rejected(NoResponders(f"nobody listens on {subject}"))
+        return Receipt(outgoing.message_id)
+
+    async def subscribe(self, source: Source) -> Subscription:
+        """Open a live, reply or durable subscription."""
+        broker = self._need()
+        subscription: Subscription
+        if source.durable:
+            subscription = LogSubscription(broker, source, self._inbox)
+        else:
+            limit = self._settings.live_buffer
+            subscription = LiveSubscription(
+                broker, source, LiveListener(broker.clock, source.group, limit)
+            )
+        self._open.append(subscription)
+        return subscription
+
+    async def wait_handled(self, subject: Subject, sequence: str) -> None:
+        """Return once every group has handled or parked this entry."""
+        stream = self._need().stream(subject.namespace, subject.type)
+        entry = stream.entries.get(int(sequence))
+        if entry is None or entry.open_groups <= 0:
+            return
+        if entry.finished is None:
+            entry.finished = asyncio.get_running_loop().create_future()
+        await asyncio.shield(entry.finished)
+
+    async def health(self) -> Health:
+        """Memory is there while the transport is open."""
+        return Health(self._broker is not None, "" if self._broker else "closed")
+
+    async def close(self) -> None:
+        """Close the subscriptions and let go of the broker."""
+        for subscription in self._open:
+            await subscription.close()
+        self._open.clear()
+        self._broker = None
+
+    def _need(self) -> MemoryBroker:
+        if self._broker is None:
+            raise ConnectionLost("the in-memory transport is not open")
+        return self._broker
+
+    def _emit(self, kind: EventKind, detail: str) -> None:
+        if self._runtime is not None:
+            self._runtime.emit(TransportEvent(kind, detail))

@@ -1,0 +1,319 @@
+"""Carry real GitHub webhooks over Catga, at three qualities of service, and check every one.
+
+    python examples/github_relay.py                                  # in memory
+    python examples/github_relay.py --broker nats --workers 3 --kill-one
+    python examples/github_relay.py --url redis://127.0.0.1:6379 --json
+
+Each GitHub event is a message type of its own with the quality of service it deserves. GitHub
+delivers webhooks again under the same delivery id: so every delivery at QoS 1 and 2 is published
+twice, with that id as the message id. Handlers run in worker processes of one group (in memory: in
+tasks); what they handled stands in files they append to, and only these files are believed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from catga import Bus, CatgaError, QualityOfService, identify
+from catga.settings import parse_url
+from catga.testing import ServerProcess
+from relay.events import Delivery, body_digest, event_type, quality_of, read_deliveries
+from relay.verdict import Expected, QualityRow, judge, read_books
+from relay.worker import KILL_PLACES, KillPoint, Worker, run_as_process
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE / "data" / "github-webhooks.jsonl"
+STALLED = 60.0
+"""Seconds without any progress after which waiting is pointless."""
+LEASE = 3.0
+"""Short, so that what a killed worker held is taken over soon."""
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Carry real GitHub webhooks over Catga and check every one of them."
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", default="inmemory://", help="the broker (default: %(default)s)")
+    where.add_argument(
+        "--broker", choices=("nats", "redis"), help="start a private, persistent server of its own"
+    )
+    parser.add_argument(
+        "--server-binary", type=Path, metavar="FILE", help="the server that --broker starts"
+    )
+    parser.add_argument("--input", type=Path, default=DATA, metavar="FILE", help="JSON lines")
+    parser.add_argument(
+        "--repeat", type=_count, default=1, metavar="N", help="each line as N deliveries"
+    )
+    parser.add_argument("--workers", type=_count, default=2, metavar="N", help="processes")
+    parser.add_argument(
+        "--kill-one", action="store_true", help="one worker ends itself by SIGKILL on the way"
+    )
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    for hidden in ("--worker", "--folder", "--namespace", "--kill-at"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+@attrs.define
+class Relay:
+    """One run: publish everything, wait until it is handled, compare."""
+
+    url: str
+    deliveries: list[Delivery]
+    workers: int
+    kill: bool
+    folder: Path
+    console: Console
+    namespace: str = attrs.field(factory=lambda: f"relay-{secrets.token_hex(4)}")
+    duplicates: list[int] = attrs.field(factory=lambda: [0, 0, 0])
+    processes: list[subprocess.Popen[bytes]] = attrs.field(factory=list)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the workers are tasks of this process."""
+        return self.url.startswith("inmemory:")
+
+    @property
+    def events(self) -> list[str]:
+        """Every event in the input."""
+        return sorted({one.event for one in self.deliveries})
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """What differs from Catga's defaults."""
+        return {"lease": LEASE, "completion_ttl": "1h"}
+
+    async def run(self) -> dict[int, QualityRow]:
+        """Carry everything; return the figures."""
+        expected = {
+            one.id: Expected(int(quality_of(one.event)), body_digest(one.payload))
+            for one in self.deliveries
+        }
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=self.console) as progress:
+            async with self._workers():
+                await self._publish(progress)
+                await self._wait(expected, progress)
+        return judge(read_books(self.folder, expected), expected, self.duplicates)
+
+    # ---- workers
+
+    @contextlib.asynccontextmanager
+    async def _workers(self) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            start = self._start_tasks if self.in_memory else self._start_processes
+            await stack.enter_async_context(start())
+            await self._until_ready()
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _start_tasks(self) -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for index in range(self.workers):
+                worker = Worker(self.folder, index)
+                group.create_task(
+                    worker.run(self.url, self.namespace, self.settings, self.events, stop)
+                )
+            try:
+                yield
+            finally:
+                stop.set()
+
+    @contextlib.asynccontextmanager
+    async def _start_processes(self) -> AsyncIterator[None]:
+        (self.folder / "events").write_text("\n".join(self.events))
+        victim = random.randrange(self.workers) if self.kill else None
+        # Early enough that the drawn worker surely comes so far, whatever share it gets.
+        calls = max(1, len(self.deliveries) // (4 * self.workers))
+        for index in range(self.workers):
+            command = [sys.executable, __file__, "--worker", str(index), "--url", self.url]
+            command += ["--folder", str(self.folder), "--namespace", self.namespace]
+            if index == victim:
+                point = KillPoint(random.randint(1, calls), random.choice(KILL_PLACES))
+                command += ["--kill-at", f"{point.call}:{point.where}"]
+            self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+        try:
+            yield
+        finally:
+            for process in self.processes:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+            for process in self.processes:
+                await asyncio.to_thread(process.wait)
+
+    async def _until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while len(list(self.folder.glob("worker-*.ready"))) < self.workers:
+            if any(process.poll() is not None for process in self.processes):
+                raise RuntimeError("a worker ended before it was ready; see its words above")
+            if time.monotonic() > deadline:
+                raise RuntimeError("the workers were not ready within 30 s")
+            await asyncio.sleep(0.02)
+
+    # ---- publishing
+
+    def _messages(self, progress: Progress) -> Iterator[tuple[QualityOfService, object]]:
+        again = [one for one in self.deliveries if quality_of(one.event) > 0]
+        bar = progress.add_task("publishing", total=len(self.deliveries) + len(again))
+        for one in (*self.deliveries, *again):  # GitHub, too, redelivers later
+            message = event_type(one.event)(one.payload)
+            identify(message, message_id=one.id)
+            progress.advance(bar)
+            yield quality_of(one.event), message
+
+    async def _publish(self, progress: Progress) -> None:
+        by_quality: dict[int, list[object]] = {0: [], 1: [], 2: []}
+        bus = Bus(
+            self.url,
+            service="github",
+            namespace=self.namespace,
+            publishes=[event_type(event) for event in self.events],
+            settings=self.settings,
+        )
+        async with bus:
+            for quality, message in self._messages(progress):
+                by_quality[quality].append(message)
+                if len(by_quality[quality]) >= 200:
+                    await self._send(bus, quality, by_quality[quality])
+            for quality, messages in by_quality.items():
+                await self._send(bus, quality, messages)
+
+    async def _send(self, bus: Bus, quality: int, messages: list[object]) -> None:
+        summary = await bus.publish_many(messages)
+        if summary.failures:
+            raise summary.failures[0][1]
+        self.duplicates[quality] += summary.duplicates
+        messages.clear()
+
+    # ---- waiting
+
+    async def _wait(self, expected: Mapping[str, Expected], progress: Progress) -> None:
+        """Wait until all that must be handled is, and then for what might come too much."""
+        wanted = {id_ for id_, one in expected.items() if one.quality > 0 or not self.kill}
+        bar = progress.add_task("handling", total=len(expected))
+        changed, lines = time.monotonic(), -1
+        while True:
+            books = read_books(self.folder, expected)
+            now, total = time.monotonic(), books.completions.total()
+            progress.update(bar, completed=len(books.completions))
+            if total != lines:
+                changed, lines = now, total
+            complete = wanted <= books.completions.keys()
+            quiet = 2 * LEASE if self.kill else 0.5
+            if now - changed > (quiet if complete else STALLED):
+                return
+            await asyncio.sleep(0.1)
+
+
+def show(console: Console, url: str, rows: Mapping[int, QualityRow], *, ok: bool) -> None:
+    """Print the table."""
+    table = Table(title=f"GitHub webhooks over {url}: {'ok' if ok else 'NOT ok'}")
+    table.add_column("QoS", justify="right")
+    for field in attrs.fields(QualityRow):
+        table.add_column(field.name.replace("_", " "), justify="right")
+    for quality, row in rows.items():
+        cells = ("–" if cell is None else str(cell) for cell in attrs.astuple(row))
+        table.add_row(str(quality), *cells)
+    console.print(table)
+
+
+def work(options: argparse.Namespace) -> None:
+    """Be a worker process."""
+    folder = Path(options.folder)
+    kill = None
+    if options.kill_at:
+        call, where = options.kill_at.split(":")
+        kill = KillPoint(int(call), where)
+    worker = Worker(folder, int(options.worker), kill)
+    events = (folder / "events").read_text().split()
+    settings: Mapping[str, object] = {"lease": LEASE, "completion_ttl": "1h"}
+    run_as_process(
+        lambda stop: worker.run(options.url, options.namespace, settings, events, stop)
+    )
+
+
+def private_server(options: argparse.Namespace) -> ServerProcess:
+    """Return the private server that was asked for; entering it starts it."""
+    if options.broker == "nats":
+        from catga_nats.testing import NatsServer
+
+        return NatsServer(binary=options.server_binary)
+    from catga_redis.testing import RedisServer
+
+    return RedisServer(binary=options.server_binary)
+
+
+def main() -> int:
+    """Run the relay; 0 when every promise was kept."""
+    options = arguments()
+    if options.worker is not None:
+        work(options)
+        return 0
+    console = Console(stderr=options.json)
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="catga-relay-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            url = options.url
+            if options.broker:
+                url = stack.enter_context(private_server(options)).url
+            elif url == "inmemory://":
+                url = "inmemory://relay"  # one broker for the publisher and all workers
+            relay = Relay(
+                url=url,
+                deliveries=list(read_deliveries(options.input, options.repeat)),
+                workers=options.workers,
+                kill=options.kill_one,
+                folder=folder,
+                console=console,
+            )
+            if relay.kill and relay.in_memory:
+                raise RuntimeError("--kill-one needs worker processes: use --broker or --url")
+            rows = asyncio.run(relay.run())
+        except (CatgaError, OSError, RuntimeError, ValueError) as error:
+            Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        killed = len(list(folder.glob("worker-*.killed")))
+        ok = killed == int(options.kill_one) and all(
+            row.kept(quality, killed=options.kill_one) for quality, row in rows.items()
+        )
+        shown = parse_url(url)[0].shown  # never with user and password
+        show(console, shown, rows, ok=ok)
+    if options.json:
+        figures = {str(quality): attrs.asdict(row) for quality, row in rows.items()}
+        print(json.dumps({"url": shown, "ok": ok, "qos": figures}))
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,100 @@
+"""The verdict: what the workers wrote down, compared with the input. Catga is not asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import quantiles
+
+import attrs
+
+__all__ = ["Books", "Expected", "QualityRow", "judge", "read_books"]
+
+
+@attrs.frozen
+class Expected:
+    """One distinct id that was published."""
+
+    quality: int
+    digest: str
+
+
+@attrs.define
+class Books:
+    """What all workers wrote down."""
+
+    completions: Counter[str] = attrs.field(factory=Counter)
+    altered: set[str] = attrs.field(factory=set)
+    ages_us: dict[str, int] = attrs.field(factory=dict)
+    at_risk: tuple[int, int, int] = (0, 0, 0)
+    killed: int = 0
+
+
+@attrs.frozen
+class QualityRow:
+    """The figures of one quality of service."""
+
+    published: int
+    duplicates: int
+    handled: int
+    lost: int
+    repeated: int
+    altered: int
+    at_risk: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+    def kept(self, quality: int, *, killed: bool) -> bool:
+        """Say whether the promise of this quality was kept."""
+        if self.altered:
+            return False
+        if quality == 0:
+            return self.repeated == 0 and (killed or self.lost == 0)
+        if quality == 1:
+            return self.lost == 0
+        return self.lost == 0 and self.repeated <= (self.at_risk if killed else 0)
+
+
+def read_books(folder: Path, expected: Mapping[str, Expected]) -> Books:
+    """Read every journal; a line cut off by a kill does not count, as its handler did not end."""
+    books = Books()
+    for journal in sorted(folder.glob("worker-*.journal")):
+        for line in journal.read_text().splitlines(keepends=True):
+            words = line.split()
+            if not line.endswith("\n") or len(words) != 3:
+                continue
+            id_, digest, age_us = words
+            books.completions[id_] += 1
+            books.ages_us.setdefault(id_, int(age_us))
+            if id_ not in expected or expected[id_].digest != digest:
+                books.altered.add(id_)
+    for mark in folder.glob("worker-*.killed"):
+        zero, one, two = map(int, mark.read_text().split())
+        books.at_risk = (zero, one, two)
+        books.killed += 1
+    return books
+
+
+def judge(
+    books: Books, expected: Mapping[str, Expected], duplicates: Sequence[int]
+) -> dict[int, QualityRow]:
+    """Return the figures per quality of service."""
+    rows = {}
+    for quality in (0, 1, 2):
+        ids = [id_ for id_, one in expected.items() if one.quality == quality]
+        done = [id_ for id_ in ids if books.completions[id_]]
+        ages = [books.ages_us[id_] / 1000 for id_ in done]
+        cuts = quantiles(ages, n=100, method="inclusive") if len(ages) > 1 else ages * 99
+        rows[quality] = QualityRow(
+            published=len(ids),
+            duplicates=duplicates[quality],
+            handled=len(done),
+            lost=len(ids) - len(done),
+            repeated=sum(books.completions[id_] for id_ in done) - len(done),
+            altered=sum(1 for id_ in ids if id_ in books.altered),
+            at_risk=books.at_risk[quality],
+            p50_ms=round(cuts[49], 3) if cuts else None,
+            p99_ms=round(cuts[98], 3) if cuts else None,
+        )
+    return rows

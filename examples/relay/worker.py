@@ -1,0 +1,122 @@
+"""A worker: one member of the group, writing down what it has handled as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from catga import Bus, Context
+from catga.spi import Instrument
+
+from relay.events import GitHubEvent, body_digest, event_type
+
+__all__ = ["KILL_PLACES", "KillPoint", "Worker", "run_as_process"]
+
+GROUP = "relay-workers"
+KILL_PLACES = ("entering", "inside", "after")
+
+
+@attrs.frozen
+class KillPoint:
+    """Where a worker ends itself: at its nth handler call, at one of `KILL_PLACES`."""
+
+    call: int
+    where: str
+
+
+class InFlight(Instrument):
+    """Which handled deliveries are not yet off this worker's hands, by quality."""
+
+    def __init__(self) -> None:
+        self.contexts: set[Context] = set()
+
+    def started(self, context: Any) -> None:
+        """A handler begins."""
+        self.contexts.add(context)
+
+    def settled(self, context: Any, outcome: str) -> None:
+        """Its delivery is acknowledged, given back or lost."""
+        del outcome
+        self.contexts.discard(context)
+
+    def by_quality(self) -> Counter[int]:
+        """Count them."""
+        return Counter(int(context.qos) for context in self.contexts)
+
+
+class Worker:
+    """Handles every event of the group; its journal is the evidence for the verdict."""
+
+    def __init__(self, folder: Path, index: int, kill: KillPoint | None = None) -> None:
+        self._folder = folder
+        self._index = index
+        self._kill = kill
+        self._calls = 0
+        self._in_flight = InFlight()
+        self._journal = os.open(
+            folder / f"worker-{index}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+        )
+
+    async def run(
+        self,
+        url: str,
+        namespace: str,
+        settings: Mapping[str, object],
+        events: Iterable[str],
+        stop: asyncio.Event,
+    ) -> None:
+        """Handle deliveries until `stop` is set, then drain."""
+        bus = Bus(url, service="relay-worker", group=GROUP, namespace=namespace, settings=settings)
+        bus.use(self._in_flight)
+        for event in events:
+            bus.handle(event_type(event))(self.handle)
+        async with bus:
+            (self._folder / f"worker-{self._index}.ready").touch()
+            await stop.wait()
+        os.close(self._journal)
+
+    async def handle(self, event: GitHubEvent, context: Context) -> None:
+        """Pretend to work, then write down that this delivery was handled."""
+        self._calls += 1
+        last = self._kill is not None and self._calls == self._kill.call
+        if last:
+            self._end("entering")
+        await asyncio.sleep(0)
+        digest = body_digest(event.payload)
+        if last:
+            self._end("inside")
+        age_us = round((time.time() - context.sent_at.timestamp()) * 1e6)
+        if last:
+            asyncio.get_running_loop().call_soon(self._end, "after")
+        os.write(self._journal, f"{context.message_id} {digest} {age_us}\n".encode())
+
+    def _end(self, where: str) -> None:
+        """End this process the hard way, if this is the drawn point."""
+        if self._kill is None or self._kill.where != where:
+            return
+        risk = self._in_flight.by_quality()
+        (self._folder / f"worker-{self._index}.killed").write_text(
+            " ".join(str(risk[quality]) for quality in (0, 1, 2))
+        )
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_as_process(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run a worker in this process until SIGTERM; Ctrl-C is the relay's to handle."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        await start(stop)
+
+    asyncio.run(main())
