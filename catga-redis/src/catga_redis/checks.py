@@ -1,0 +1,86 @@
+"""Whether a server can keep the promises: pure decisions over what it says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from catga.errors import CapabilityError
+
+__all__ = ["Risk", "check_server", "find_risks", "parse_info"]
+
+_OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
+
+
+@attrs.frozen
+class Risk:
+    """One broken assumption; `name` is what `accept_risk` calls it."""
+
+    name: str
+    detail: str
+
+
+def parse_info(reply: bytes) -> dict[str, str]:
+    """Read the reply of `INFO`."""
+    lines = reply.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def check_server(hello: Mapping[str, str], where: str) -> None:
+    """Raise `CapabilityError` for a server that is too old or of a kind not served yet.
+
+    `hello` is the reply of `HELLO` (no permission needed): there Valkey tells its own version,
+    while `redis_version` of `INFO` says 7.2.4 on every Valkey (Valkey 9.1).
+    """
+    server = hello.get("server", "redis")
+    version = hello.get("version", "0")
+    oldest = _OLDEST.get(server)
+    if oldest is not None and _numbers(version) < oldest:
+        need = ".".join(map(str, oldest))
+        raise CapabilityError(
+            f"{where} is {server} {version}: Catga needs Redis >= 7.0 or Valkey >= 8.0, "
+            f"so upgrade it to {server} {need} or later"
+        )
+    if hello.get("mode") == "cluster":
+        raise CapabilityError(
+            f"{where} runs in cluster mode, which catga-redis does not serve yet: "
+            "use a server with `cluster-enabled no`"
+        )
+
+
+def find_risks(info: Mapping[str, str] | None) -> list[Risk]:
+    """Return what in the server's settings breaks the promises of stored messages.
+
+    None: the user may not run `INFO`, so that nothing is known.
+    """
+    if info is None:
+        return [
+            Risk(
+                "unknown",
+                "INFO is not permitted, so persistence and eviction are unknown: "
+                "allow it with `ACL SETUSER ... +info`",
+            )
+        ]
+    risks: list[Risk] = []
+    if info.get("aof_enabled") != "1":
+        risks.append(
+            Risk(
+                "persistence",
+                "what was accepted is lost when the server stops: set `appendonly yes`",
+            )
+        )
+    policy = info.get("maxmemory_policy", "noeviction")
+    if info.get("maxmemory", "0") != "0" and policy != "noeviction":
+        risks.append(
+            Risk(
+                "eviction",
+                f"`maxmemory-policy {policy}` lets the server forget messages and ids: "
+                "set `maxmemory-policy noeviction`",
+            )
+        )
+    return risks
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

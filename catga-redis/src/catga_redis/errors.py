@@ -1,0 +1,100 @@
+"""The one place where the client's errors become Catga's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from catga.errors import (
+    AuthenticationError,
+    CatgaError,
+    ConnectionLost,
+    PublishRejected,
+    TransportError,
+)
+from catga.spi import Rejected, Unknown
+from redis import exceptions as redis_errors
+
+__all__ = ["ReplyLost", "is_reply", "refused", "reply_error", "translate", "unconfirmed"]
+
+_FATAL = (
+    redis_errors.AuthenticationError,
+    redis_errors.AuthorizationError,
+    redis_errors.NoPermissionError,
+)
+_PASSING = (
+    "OOM",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+)
+"""The first words of refusals that another try can get past (Redis 7.2, "Error replies")."""
+_PASSING_CLASSES = (
+    redis_errors.OutOfMemoryError,
+    redis_errors.BusyLoadingError,
+    redis_errors.ReadOnlyError,
+    redis_errors.MasterDownError,
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+)
+
+
+class ReplyLost(ConnectionLost):
+    """The command was written and its reply never came: it may have taken effect."""
+
+
+def is_reply(error: Exception) -> bool:
+    """Say whether the server sent this error, and the connection still works.
+
+    redis-py derives some error replies (`LOADING`, `NOAUTH`) from its `ConnectionError`.
+    """
+    return isinstance(error, (redis_errors.ResponseError, redis_errors.BusyLoadingError, *_FATAL))
+
+
+def translate(error: BaseException, where: str) -> CatgaError:
+    """Return the Catga error for what the client raised while talking to `where`.
+
+    Credentials come first: redis-py's `AuthenticationError` is a `ConnectionError` too.
+    """
+    if isinstance(error, CatgaError):
+        return error
+    if isinstance(error, _FATAL):
+        return _from(
+            AuthenticationError(f"{where} refused the credentials or the permission: {error}"),
+            error,
+        )
+    if isinstance(error, redis_errors.ResponseError):
+        return _from(TransportError(f"{where} refused: {error}"), error)
+    return _from(
+        ConnectionLost(f"{where} is not there: {str(error) or type(error).__name__}"), error
+    )
+
+
+def reply_error(reply: Any, where: str) -> CatgaError | None:
+    """Return the error a reply stands for, if it is one."""
+    return translate(reply, where) if isinstance(reply, Exception) else None
+
+
+def refused(error: Exception, where: str) -> Rejected:
+    """Return the result of a stored publish that the server refused."""
+    if isinstance(error, _FATAL):
+        return Rejected(translate(error, where))
+    words = str(error)
+    transient = isinstance(error, _PASSING_CLASSES) or words.startswith(_PASSING)
+    return Rejected(
+        _from(PublishRejected(f"{where} refused the message: {words}"), error), transient
+    )
+
+
+def unconfirmed(error: CatgaError) -> Rejected | Unknown:
+    """Return the result of a stored publish whose connection was lost."""
+    return Unknown(error) if isinstance(error, ReplyLost) else Rejected(error, transient=True)
+
+
+def _from(error: CatgaError, cause: BaseException) -> CatgaError:
+    error.__cause__ = cause
+    return error

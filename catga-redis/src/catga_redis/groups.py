@@ -1,0 +1,79 @@
+"""Consumer groups at the server: made, verified, left, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis.exceptions import ResponseError
+
+from catga.errors import CatgaError, ConfigurationError
+from catga_redis.names import StreamKey
+from catga_redis.scripts import FORGET
+from catga_redis.session import Session
+from catga_redis.wire import pack_command
+
+__all__ = ["NOBODY", "create_groups", "end_groups", "leave_groups", "verify_groups"]
+
+NOBODY = b"nobody"
+"""The member that holds what was given back until it is due."""
+
+
+async def create_groups(
+    session: Session, streams: Sequence[StreamKey], start: bytes = b"0"
+) -> list[StreamKey]:
+    """Make the groups that are missing, with their streams; return those that were missing.
+
+    A group that exists keeps its position.
+    """
+    if not streams:
+        return []
+    packed = b"".join(
+        pack_command((b"XGROUP", b"CREATE", each.key, each.group, start, b"MKSTREAM"))
+        for each in streams
+    )
+    replies = await session.commands.request(packed, len(streams))
+    made: list[StreamKey] = []
+    for stream, reply in zip(streams, replies, strict=True):
+        if not isinstance(reply, Exception):
+            made.append(stream)
+        elif not str(reply).startswith("BUSYGROUP"):
+            raise session.failure(reply) from reply
+    return made
+
+
+async def verify_groups(session: Session, streams: Sequence[StreamKey]) -> None:
+    """Raise `ConfigurationError` naming the first group that is missing."""
+    if not streams:
+        return
+    packed = b"".join(pack_command((b"XINFO", b"GROUPS", each.key)) for each in streams)
+    replies = await session.commands.request(packed, len(streams))
+    for stream, reply in zip(streams, replies, strict=True):
+        found = [] if isinstance(reply, ResponseError) else reply
+        if isinstance(found, Exception):
+            raise session.failure(found) from found
+        if not any(stream.group in group for group in found):
+            raise ConfigurationError(
+                f"the group {stream.group.decode()} of {stream.key.decode()} does not exist: "
+                "start with the permission to create it, or create it"
+            )
+
+
+async def leave_groups(session: Session, streams: Sequence[StreamKey]) -> None:
+    """Remove this bus from the groups where nothing of it is pending; never raises."""
+    for stream in streams:
+        try:
+            await FORGET.run(
+                session.commands, [stream.key], [stream.group, -1, session.member, NOBODY]
+            )
+        except (CatgaError, ResponseError):
+            return  # not connected, or the stream is gone: others forget us in time
+
+
+async def end_groups(session: Session, streams: Sequence[StreamKey]) -> None:
+    """Destroy the groups and what belongs to them; never raises."""
+    for stream in streams:
+        session.commands.post(
+            pack_command((b"XGROUP", b"DESTROY", stream.key, stream.group))
+            + pack_command((b"DEL", stream.retry)),
+            2,
+        )

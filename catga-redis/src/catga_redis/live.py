@@ -1,0 +1,298 @@
+"""QoS 0 and responses: one Pub/Sub connection for the whole bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from catga.errors import CatgaError, ConfigurationError
+from catga.spi import (
+    Delivery,
+    Done,
+    EventKind,
+    Mailbox,
+    Settle,
+    SettleResult,
+    Source,
+    Subject,
+    Subscription,
+    parse_subject,
+)
+from catga_redis.names import claim_prefix, live_channels
+from catga_redis.scripts import BATCH, CLAIM_LIVE
+from catga_redis.session import Session
+from catga_redis.wire import Wire, pack_command
+
+__all__ = ["LiveHub", "LiveSubscription"]
+
+_FOREVER = float("inf")
+_DONE = Done()
+_PINGS_PER_CLAIM = 6
+
+
+class LiveHub:
+    """Owns the Pub/Sub connection and knows who listens to which channel."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._wire: Wire | None = None
+        self._opening = asyncio.Lock()
+        self._channels: dict[bytes, list[LiveSubscription]] = {}
+        self._patterns: dict[bytes, list[LiveSubscription]] = {}
+        self._pinging: asyncio.Task[None] | None = None
+        self._greeted = False
+        self.fresh_since = 0.0
+        """Whatever arrives now was published after this moment of the monotonic clock."""
+
+    async def subscribe(self, source: Source) -> LiveSubscription:
+        """Return a subscription that the server has confirmed."""
+        subscription = LiveSubscription(self._session, source, self)
+        async with self._opening:
+            if self._wire is None:
+                wire = self._session.wire("live", greet=self._greet, on_push=self._route)
+                await wire.open()
+                self._wire = wire
+                await self._ping()
+                self._pinging = self._session.runtime.spawn(self._ping_forever(), "redis: ping")
+        table, names, kind = self._place(subscription)
+        for name in names:
+            table.setdefault(name, []).append(subscription)
+        await self._command(kind + b"SUBSCRIBE", names)
+        return subscription
+
+    async def unsubscribe(self, subscription: LiveSubscription) -> None:
+        """Listen no more; what has arrived before is with the subscription. Never raises."""
+        table, names, kind = self._place(subscription)
+        empty: list[bytes] = []
+        for name in names:
+            listeners = table.get(name, [])
+            if subscription in listeners:
+                listeners.remove(subscription)
+                if not listeners:
+                    del table[name]
+                    empty.append(name)
+        if empty and self._wire is not None:
+            try:
+                await self._command(kind + b"UNSUBSCRIBE", empty)
+            except (CatgaError, ResponseError):
+                return  # not connected: a new connection subscribes only to what is left
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent."""
+        if self._pinging is not None:
+            self._pinging.cancel()
+        if self._wire is not None:
+            await self._wire.close()
+
+    def _place(
+        self, subscription: LiveSubscription
+    ) -> tuple[dict[bytes, list[LiveSubscription]], list[bytes], bytes]:
+        if subscription.pattern:
+            return self._patterns, [subscription.pattern], b"P"
+        return self._channels, list(subscription.channels), b""
+
+    async def _command(self, command: bytes, names: Sequence[bytes]) -> None:
+        if self._wire is None or not names:
+            return
+        replies = await self._wire.request(pack_command((command, *names)), len(names))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._session.failure(reply) from reply
+
+    async def _greet(self) -> None:
+        """Subscribe again on a new connection; what was sent meanwhile is missed."""
+        await self._command(b"SUBSCRIBE", list(self._channels))
+        await self._command(b"PSUBSCRIBE", list(self._patterns))
+        if self._greeted:
+            await self._ping()
+            self._session.emit(
+                EventKind.GAP, "QoS 0 messages may have been missed while reconnecting"
+            )
+        self._greeted = True
+
+    async def _ping(self) -> None:
+        """Note a moment before which nothing that is still to come was published."""
+        if self._wire is not None:
+            sent = self._session.runtime.clock.monotonic()
+            pong = self._wire.request(pack_command((b"PING", b"fresh")))
+            # In the reader's own turn: messages behind the answer are measured against it.
+            pong.add_done_callback(partial(self._pong, sent))
+            await asyncio.wait([pong])
+
+    def _pong(self, sent: float, pong: asyncio.Future[list[Any]]) -> None:
+        if not pong.cancelled() and pong.exception() is None:
+            self.fresh_since = sent
+
+    async def _ping_forever(self) -> None:
+        every = self._session.settings.claim_time.total_seconds() / _PINGS_PER_CLAIM
+        while True:
+            await self._session.runtime.clock.sleep(every)
+            await self._ping()
+
+    def _route(self, push: list[Any]) -> None:
+        if push[0] == b"message":
+            for subscription in self._channels.get(push[1], ()):
+                subscription.arrived(subscription.channels[push[1]], push[2])
+        else:
+            for subscription in self._patterns.get(push[1], ()):
+                try:
+                    subject = parse_subject(push[2].decode())
+                except (ConfigurationError, UnicodeDecodeError):
+                    continue  # a stranger's channel that fits our pattern
+                subscription.arrived(subject, push[3])
+
+
+class LiveSubscription(Subscription):
+    """One live source, or the responses to this bus."""
+
+    def __init__(self, session: Session, source: Source, hub: LiveHub) -> None:
+        self.channels: dict[bytes, Subject] = {} if source.reply else live_channels(source)
+        self.pattern = b""
+        if source.reply:
+            instance = source.group or session.runtime.instance
+            self.pattern = f"{source.namespace}.reply.{instance}.*".encode()
+        self._session = session
+        self._source = source
+        self._hub = hub
+        self._mailbox: Mailbox[Delivery] = Mailbox(session.runtime.clock)
+        self._claims = _Claims(session, source.group, hub, self._keep) if self._grouped else None
+        self._dropped = 0
+
+    @property
+    def _grouped(self) -> bool:
+        return bool(self._source.group) and not self._source.reply
+
+    @property
+    def lease(self) -> float:
+        """There is nothing to keep."""
+        return _FOREVER
+
+    def arrived(self, subject: Subject, body: bytes) -> None:
+        """Take in one message; in a group it is claimed first."""
+        if len(self._mailbox) >= self._session.settings.live_buffer:
+            self._drop()
+        elif self._claims is not None:
+            self._claims.add(subject, body)
+        else:
+            self._keep(subject, body)
+
+    def _keep(self, subject: Subject, body: bytes) -> None:
+        self._mailbox.put(Delivery(subject, body, 1, "", _FOREVER))
+
+    def _drop(self) -> None:
+        if not self._dropped:
+            asyncio.get_running_loop().call_soon(self._tell_dropped)
+        self._dropped += 1
+
+    def _tell_dropped(self) -> None:
+        dropped, self._dropped = self._dropped, 0
+        self._session.emit(
+            EventKind.SLOW_CONSUMER,
+            f"{dropped} QoS 0 messages of {self._source.type or 'responses'} were dropped: "
+            "the handler is slower than they come",
+        )
+
+    async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
+        """Return what came in."""
+        return await self._mailbox.receive(limit, max_wait)
+
+    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
+        """Nothing to settle."""
+        return [_DONE] * len(batch)
+
+    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
+        """Nothing to extend."""
+        return [_DONE] * len(batch)
+
+    async def drain(self) -> None:
+        """Listen no more; what came in is still returned."""
+        if self._mailbox.closed:
+            return
+        await self._hub.unsubscribe(self)
+        if self._claims is not None:
+            await self._claims.finish()
+        self._mailbox.close()
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await self.drain()
+
+
+class _Claims:
+    """Decides, together with the other members, which messages are this member's."""
+
+    def __init__(
+        self,
+        session: Session,
+        group: str,
+        hub: LiveHub,
+        keep: Callable[[Subject, bytes], None],
+    ) -> None:
+        self._session = session
+        self._group = group
+        self._hub = hub
+        self._keep = keep
+        self._prefixes: dict[Subject, bytes] = {}
+        self._batch: list[tuple[Subject, bytes, float]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._ttl = session.settings.claim_time.total_seconds()
+
+    def add(self, subject: Subject, body: bytes) -> None:
+        """Claim this one with the others of this loop turn."""
+        self._batch.append((subject, body, self._hub.fresh_since))
+        if self._running is None:
+            self._running = self._session.runtime.spawn(self._run(), "redis: claim QoS 0")
+
+    async def finish(self) -> None:
+        """Return once everything that was added is decided."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        try:
+            while self._batch:
+                batch, self._batch = self._batch[:BATCH], self._batch[BATCH:]
+                await self._claim(batch)
+        finally:
+            self._running = None
+
+    async def _claim(self, batch: list[tuple[Subject, bytes, float]]) -> None:
+        clock = self._session.runtime.clock
+        # A claim may have run out that another member made on a message this old; taking it could
+        # be the second time, so it is dropped. The last third of the time is for the script.
+        if clock.monotonic() - batch[0][2] > self._ttl * 2 / 3:
+            self._lost(len(batch), EventKind.SLOW_CONSUMER, "this member lags behind")
+            return
+        sent = clock.monotonic()
+        keys = [
+            self._prefix(subject) + blake2b(body, digest_size=12).hexdigest().encode()
+            for subject, body, _ in batch
+        ]
+        values = [self._session.member, int(self._ttl * 1000)]
+        try:
+            taken = await CLAIM_LIVE.run(self._session.commands, keys, values)
+        except (CatgaError, ResponseError) as error:
+            self._lost(len(batch), EventKind.GAP, str(self._session.failure(error)))
+            return
+        if clock.monotonic() - sent > self._ttl / 3:
+            self._lost(len(batch), EventKind.SLOW_CONSUMER, "the server answered too late")
+            return
+        for (subject, body, _), mine in zip(batch, taken, strict=True):
+            if mine:
+                self._keep(subject, body)
+
+    def _prefix(self, subject: Subject) -> bytes:
+        prefix = self._prefixes.get(subject)
+        if prefix is None:
+            prefix = self._prefixes[subject] = claim_prefix(subject, self._group)
+        return prefix
+
+    def _lost(self, count: int, kind: EventKind, reason: str) -> None:
+        self._session.emit(
+            kind, f"up to {count} QoS 0 messages were not taken for {self._group}: {reason}"
+        )

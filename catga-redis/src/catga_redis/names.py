@@ -1,0 +1,97 @@
+"""Key names. One hash tag per namespace and type, so that one script reaches all of a type."""
+
+from __future__ import annotations
+
+import attrs
+
+from catga.spi import Completion, Kind, Source, Subject
+
+__all__ = [
+    "StreamKey",
+    "claim_prefix",
+    "done_key",
+    "index_key",
+    "live_channels",
+    "meta_key",
+    "seen_prefix",
+    "source_streams",
+    "stream_key",
+]
+
+
+def _tag(namespace: str, type_: str) -> str:
+    return f"{{{namespace}:{type_}}}"
+
+
+def _place(subject: Subject) -> str:
+    return "log:0" if subject.kind is Kind.LOG else f"{subject.kind.value}:{subject.group}"
+
+
+def stream_key(subject: Subject) -> bytes:
+    """The stream of a stored subject, e.g. `{catga:OrderCreated}:log:0`."""
+    return f"{_tag(subject.namespace, subject.type)}:{_place(subject)}".encode()
+
+
+def seen_prefix(subject: Subject) -> bytes:
+    """What precedes the message id in the dedupe key of a subject."""
+    return f"{_tag(subject.namespace, subject.type)}:seen:{_place(subject)}:".encode()
+
+
+def done_key(completion: Completion) -> bytes:
+    """The completion record of one message in one group."""
+    tag = _tag(completion.namespace, completion.type)
+    return f"{tag}:done:{completion.group}:{completion.message_id}".encode()
+
+
+def claim_prefix(subject: Subject, group: str) -> bytes:
+    """What precedes the digest in the claims of a group on a QoS 0 subject."""
+    tag = _tag(subject.namespace, subject.type)
+    return f"{tag}:claim:{group}:{subject.kind.value}:".encode()
+
+
+def meta_key(namespace: str, type_: str) -> bytes:
+    """The explicit settings of a type's streams."""
+    return f"{_tag(namespace, type_)}:meta".encode()
+
+
+def index_key(namespace: str) -> bytes:
+    """The set of all types of a namespace."""
+    return f"{{{namespace}}}:types".encode()
+
+
+@attrs.frozen
+class StreamKey:
+    """One stream that a durable subscription reads, as one group."""
+
+    subject: Subject
+    group: bytes
+    key: bytes
+    retry: bytes
+    """The sorted set of due times of what the group gave back."""
+
+
+def source_streams(source: Source, group: str) -> tuple[StreamKey, ...]:
+    """The streams of a durable source: `LOG`, and unless it is ephemeral `TO` and `REDO`."""
+    subjects = [Subject(source.namespace, Kind.LOG, source.type)]
+    if not source.ephemeral:
+        subjects += [
+            Subject(source.namespace, kind, source.type, group) for kind in (Kind.TO, Kind.REDO)
+        ]
+    tag = _tag(source.namespace, source.type)
+    return tuple(
+        StreamKey(
+            subject,
+            group.encode(),
+            stream_key(subject),
+            f"{tag}:retry:{group}:{subject.kind.value}".encode(),
+        )
+        for subject in subjects
+    )
+
+
+def live_channels(source: Source) -> dict[bytes, Subject]:
+    """The Pub/Sub channels of a live source; a channel is the subject's text."""
+    subjects = [Subject(source.namespace, Kind.LIVE, source.type)]
+    if source.group:
+        subjects.append(Subject(source.namespace, Kind.LIVE_TO, source.type, source.group))
+    return {subject.text.encode(): subject for subject in subjects}

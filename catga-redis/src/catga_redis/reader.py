@@ -1,0 +1,238 @@
+"""One blocking connection per group: reads for all its subscriptions that have room."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from redis.exceptions import ResponseError
+
+from catga.errors import CatgaError
+from catga.spi import EventKind
+from catga_redis.groups import create_groups
+from catga_redis.names import StreamKey
+from catga_redis.session import Session
+from catga_redis.streams import LogSubscription
+from catga_redis.wire import pack_command
+
+__all__ = ["GroupReader"]
+
+_BLOCK_WITHOUT_UNBLOCK = 0.1
+_PAUSE = 0.5
+_SHORT_PAUSE = 0.01
+_GONE = ("NOGROUP", "UNBLOCKED")
+
+
+class GroupReader:
+    """Reads new entries and reclaims old ones for the durable subscriptions of one group."""
+
+    def __init__(self, session: Session, group: str) -> None:
+        self._session = session
+        self._clock = session.runtime.clock
+        self._group = group.encode()
+        self._wire = session.wire(f"group {group}", greet=self._learn_id)
+        self._client_id: int | None = None
+        self._subscriptions: list[LogSubscription] = []
+        self._wake = asyncio.Event()
+        self._reclaim_wake = asyncio.Event()
+        self._between_reads = asyncio.Event()
+        # Held while a reply may be on its way that `recover` would take for lost.
+        self._taking = asyncio.Lock()
+        self._reading: tuple[LogSubscription, ...] | None = None
+        self._unblocking = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Connect and start to read."""
+        await self._wire.open()
+        spawn = self._session.runtime.spawn
+        name = self._group.decode()
+        self._tasks = [
+            spawn(self._read_forever(), f"redis group {name}: read"),
+            spawn(self._reclaim_forever(), f"redis group {name}: reclaim"),
+        ]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is left to read for."""
+        return not self._subscriptions
+
+    def join(self, subscription: LogSubscription) -> None:
+        """Read for this subscription too."""
+        self._subscriptions.append(subscription)
+        self.poke()
+        self.poke_reclaim()
+
+    async def leave(self, subscription: LogSubscription) -> None:
+        """Return once nothing more can come for this subscription."""
+        if subscription not in self._subscriptions:
+            return
+        self._subscriptions.remove(subscription)
+        while self._reading is not None and subscription in self._reading:
+            self._between_reads.clear()
+            self._unblock()
+            await self._between_reads.wait()
+        async with self._taking:  # a reclaim in flight ends first
+            return
+
+    async def close(self) -> None:
+        """Stop reading. Idempotent; every subscription has left before."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._wire.close()
+
+    def poke(self) -> None:
+        """Look again who has room."""
+        self._wake.set()
+        reading = self._reading
+        if reading is not None and any(
+            self._hungry(each) and each not in reading for each in self._subscriptions
+        ):
+            self._unblock()
+
+    def poke_reclaim(self) -> None:
+        """Look again what is due."""
+        self._reclaim_wake.set()
+
+    def jitter(self) -> float:
+        """A factor around one, so that members do not look all at once."""
+        return 0.75 + random.random() / 2  # noqa: S311 - spreads load, no secret
+
+    @staticmethod
+    def _hungry(subscription: LogSubscription) -> bool:
+        return subscription.room * 2 >= subscription.source.window
+
+    async def _learn_id(self) -> None:
+        try:
+            self._client_id = await self._wire.call(b"CLIENT", b"ID")
+        except ResponseError:
+            self._client_id = None  # not permitted: reads are short instead
+
+    # -- new entries -----------------------------------------------------------------------------
+
+    async def _read_forever(self) -> None:
+        while True:
+            hungry: tuple[LogSubscription, ...] = ()
+            try:
+                await self._wire.up.wait()
+                if any(each.unseen for each in self._subscriptions):
+                    await self._recover()
+                # Decided last: who leaves meanwhile must not be read for.
+                hungry = tuple(each for each in self._subscriptions if self._hungry(each))
+                if hungry:
+                    await self._read_once(hungry)
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+            except CatgaError:
+                for each in self._subscriptions:
+                    each.unseen = True
+                await self._clock.sleep(_SHORT_PAUSE)
+            except ResponseError as error:
+                await self._repair(hungry, error)
+
+    async def _read_once(self, hungry: tuple[LogSubscription, ...]) -> None:
+        streams: dict[bytes, tuple[LogSubscription, StreamKey]] = {
+            stream.key: (each, stream) for each in hungry for stream in each.streams
+        }
+        block = self._session.settings.block_time.total_seconds()
+        if self._client_id is None:
+            block = min(block, _BLOCK_WITHOUT_UNBLOCK)
+        count = min(max(1, each.room // len(each.streams)) for each in hungry)
+        packed = pack_command(
+            (
+                b"XREADGROUP",
+                b"GROUP",
+                self._group,
+                self._session.member,
+                b"COUNT",
+                min(count, self._session.settings.read_count),
+                b"BLOCK",
+                max(1, int(block * 1000)),
+                b"STREAMS",
+                *streams,
+                *([b">"] * len(streams)),
+            )
+        )
+        patience = block + self._session.settings.reply_timeout.total_seconds()
+        self._reading = hungry
+        try:
+            reply = (await self._wire.request(packed, 1, patience))[0]
+            if isinstance(reply, Exception):
+                raise reply
+            for key, entries in reply or ():
+                subscription, stream = streams[key]
+                subscription.take(stream, entries)
+        finally:
+            self._reading = None
+            self._between_reads.set()
+
+    def _unblock(self) -> None:
+        if not self._unblocking and self._client_id is not None:
+            self._unblocking = True
+            self._session.runtime.spawn(self._unblock_now(), "redis: unblock a read")
+
+    async def _unblock_now(self) -> None:
+        """End the read that waits at the server; it may not have arrived there yet."""
+        reading = self._reading
+        try:
+            while reading is not None and self._reading is reading and self._client_id is not None:
+                if await self._session.commands.call(b"CLIENT", b"UNBLOCK", self._client_id):
+                    return
+                await self._clock.sleep(0.002)
+        except ResponseError:
+            self._client_id = None  # not permitted: reads are short from now on
+        except CatgaError:
+            pass  # not connected: the read ends with its own connection, or in its own time
+        finally:
+            self._unblocking = False
+
+    async def _recover(self) -> None:
+        async with self._taking:
+            for each in list(self._subscriptions):
+                if each.unseen:
+                    await each.recover()
+
+    async def _repair(self, hungry: tuple[LogSubscription, ...], error: Exception) -> None:
+        """Make again what somebody removed; a group begins at 0, for what was there is unknown."""
+        if not str(error).startswith(_GONE):
+            self._session.emit(EventKind.TROUBLE, f"reading failed: {error}")
+            await self._clock.sleep(_PAUSE)
+            return
+        for each in hungry:
+            try:
+                start = b"$" if each.source.ephemeral else b"0"
+                made = await create_groups(self._session, each.streams, start)
+            except CatgaError as failure:
+                self._session.emit(EventKind.TROUBLE, str(failure))
+                await self._clock.sleep(_PAUSE)
+                continue
+            if made:
+                names = ", ".join(stream.key.decode() for stream in made)
+                self._session.emit(
+                    EventKind.TROUBLE,
+                    f"the group {self._group.decode()} of {names} was gone and was made again",
+                )
+
+    # -- old entries -----------------------------------------------------------------------------
+
+    async def _reclaim_forever(self) -> None:
+        while True:
+            self._reclaim_wake.clear()
+            now = self._clock.monotonic()
+            due = [each for each in self._subscriptions if each.next_reclaim <= now]
+            if due and self._session.commands.connected:
+                async with self._taking:
+                    await asyncio.gather(*(each.reclaim() for each in due))
+                if any(each.unseen for each in due):
+                    self._unblock()
+                continue
+            times = [each.next_reclaim - now for each in self._subscriptions]
+            wait = max(min(times, default=_PAUSE), 0.0 if not due else _PAUSE)
+            timer = self._clock.call_later(wait, self._reclaim_wake.set)
+            try:
+                await self._reclaim_wake.wait()
+            finally:
+                timer.cancel()

@@ -1,0 +1,229 @@
+"""What must happen in one step at the server: Lua, each for the keys of one type."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from redis.exceptions import NoScriptError
+
+from catga_redis.wire import Wire, pack_command
+
+__all__ = [
+    "BATCH",
+    "CLAIM_LIVE",
+    "COMMIT",
+    "EXTEND",
+    "FORGET",
+    "PUBLISH",
+    "RECLAIM",
+    "RELEASE",
+    "Script",
+]
+
+BATCH = 256
+"""At most so many entries in one script: the server does nothing else meanwhile."""
+
+
+@attrs.frozen
+class Script:
+    """One script and the digest the server knows it by."""
+
+    source: bytes = attrs.field(repr=False)
+    digest: bytes = attrs.field(init=False)
+
+    @digest.default
+    def _digest(self) -> bytes:
+        return hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+    async def run(self, wire: Wire, keys: Sequence[bytes], values: Sequence[Any]) -> Any:
+        """Run it and return its reply; a server that does not know it yet is told once."""
+        count = str(len(keys)).encode()
+        packed = pack_command((b"EVALSHA", self.digest, count, *keys, *values))
+        reply = (await wire.request(packed))[0]
+        if isinstance(reply, NoScriptError):
+            packed = pack_command((b"EVAL", self.source, count, *keys, *values))
+            reply = (await wire.request(packed))[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+PUBLISH = Script(b"""
+-- KEYS: stream, dedupe key, stream, dedupe key ... ARGV: window ms, max length or '', body ...
+-- Each: '+id' stored, '=id' was stored before, '!error' refused.
+local out = {}
+for i = 1, #KEYS / 2 do
+  local stream, seen, body = KEYS[2 * i - 1], KEYS[2 * i], ARGV[i + 2]
+  local id = redis.call('GET', seen)
+  if id then
+    out[i] = '=' .. id
+  else
+    if ARGV[2] == '' then
+      id = redis.pcall('XADD', stream, '*', 'b', body)
+    else
+      id = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[2], '*', 'b', body)
+    end
+    if type(id) == 'table' then
+      out[i] = '!' .. id.err
+    else
+      redis.call('SET', seen, id, 'PX', ARGV[1])
+      out[i] = '+' .. id
+    end
+  end
+end
+return out
+""")
+
+# The fence of all settlements: an entry is held by whoever has it with this delivery count.
+_HELD = b"""
+local function held(stream, group, consumer, id, count)
+  local p = redis.call('XPENDING', stream, group, id, id, 1)
+  return #p == 1 and p[1][2] == consumer and p[1][4] == tonumber(count)
+end
+"""
+
+_NOW = b"""
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+"""
+
+COMMIT = Script(
+    _HELD
+    + b"""
+-- KEYS: stream, record ... ARGV: group, consumer, ttl ms, id, count, id, count ...
+local out = {}
+for i = 2, #KEYS do
+  local id, count = ARGV[2 * i], ARGV[2 * i + 1]
+  if redis.call('EXISTS', KEYS[i]) == 1 then
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    out[i - 1] = 1
+  elseif held(KEYS[1], ARGV[1], ARGV[2], id, count) then
+    redis.call('SET', KEYS[i], '1', 'PX', ARGV[3])
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    out[i - 1] = 1
+  else
+    out[i - 1] = 0
+  end
+end
+return out
+"""
+)
+
+RELEASE = Script(
+    _HELD
+    + _NOW
+    + b"""
+-- KEYS: stream, retry set. ARGV: group, consumer, id, count, delay ms, id, count, delay ms ...
+-- Until it is due the entry stays pending, with a member that does not exist. A delay of -1 gives
+-- back what nobody saw: the attempt does not count.
+local out = {}
+for i = 3, #ARGV, 3 do
+  local id, count, delay = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  if held(KEYS[1], ARGV[1], ARGV[2], id, count) then
+    if delay < 0 then
+      count, delay = count - 1, 0
+    end
+    redis.call('XCLAIM', KEYS[1], ARGV[1], 'nobody', 0, id, 'RETRYCOUNT', count, 'JUSTID')
+    redis.call('ZADD', KEYS[2], now + delay, id)
+    out[#out + 1] = 1
+  else
+    out[#out + 1] = 0
+  end
+end
+return out
+"""
+)
+
+EXTEND = Script(
+    _HELD
+    + b"""
+-- KEYS: stream. ARGV: group, consumer, id, count, id, count ...
+-- JUSTID resets the idle time and leaves the delivery count alone.
+local out = {}
+for i = 3, #ARGV, 2 do
+  if held(KEYS[1], ARGV[1], ARGV[2], ARGV[i], ARGV[i + 1]) then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
+    out[#out + 1] = 1
+  else
+    out[#out + 1] = 0
+  end
+end
+return out
+"""
+)
+
+RECLAIM = Script(
+    _NOW
+    + b"""
+-- KEYS: stream, retry set. ARGV: group, consumer, min idle ms, limit, where to go on.
+-- Takes what is due, then what is idle and not waiting for its time.
+-- Returns {ms until the next is due or -1, where to go on, entries that are gone,
+--          {id, count, fields} ...}.
+local stream, retry, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local limit, from = tonumber(ARGV[4]), ARGV[5]
+local out, gone = {}, 0
+local function take(id)
+  local p = redis.call('XPENDING', stream, group, id, id, 1)
+  if #p == 0 then return end
+  local entry = redis.call('XCLAIM', stream, group, consumer, 0, id)[1]
+  if entry then
+    out[#out + 1] = {id, p[1][4] + 1, entry[2]}
+  else
+    gone = gone + 1  -- trimmed or deleted: XCLAIM has dropped it from the pending list
+  end
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit)) do
+  redis.call('ZREM', retry, id)
+  take(id)
+end
+for _ = 1, 10 do
+  if #out >= limit then break end
+  local page = redis.call('XPENDING', stream, group, 'IDLE', ARGV[3], from, '+', 100)
+  if #page == 0 then from = '-' break end
+  for _, p in ipairs(page) do
+    if #out >= limit then break end
+    from = '(' .. p[1]
+    if not redis.call('ZSCORE', retry, p[1]) then take(p[1]) end
+  end
+end
+local next = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')
+return {next[2] and math.max(next[2] - now, 0) or -1, from, gone, out}
+"""
+)
+
+FORGET = Script(b"""
+-- KEYS: stream. ARGV: group, idle ms or -1, consumer ...
+-- Removes members; never one with pending entries, for they would be destroyed with it.
+local idle, wanted, out = tonumber(ARGV[2]), {}, 0
+for i = 3, #ARGV do wanted[ARGV[i]] = true end
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local c = {}
+  for i = 1, #flat, 2 do c[flat[i]] = flat[i + 1] end
+  if c.pending == 0 and (wanted[c.name] or (idle >= 0 and c.idle > idle)) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], c.name)
+    out = out + 1
+  end
+end
+return out
+""")
+
+CLAIM_LIVE = Script(b"""
+-- KEYS: claim ... ARGV: member, ttl ms.
+-- A claim counts how often each member saw these bytes, and how often the group took them: who
+-- sees a copy the group has not taken yet, takes it. So the same bytes sent twice are two messages.
+local out = {}
+for i, key in ipairs(KEYS) do
+  local seen = redis.call('HINCRBY', key, ARGV[1], 1)
+  if seen > tonumber(redis.call('HGET', key, '#') or 0) then
+    redis.call('HSET', key, '#', seen)
+    out[i] = 1
+  else
+    out[i] = 0
+  end
+  redis.call('PEXPIRE', key, ARGV[2])
+end
+return out
+""")

@@ -1,0 +1,56 @@
+"""What all parts of one open transport share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from catga.errors import CatgaError
+from catga.spi import EventKind, Runtime, TransportEvent
+from catga_redis.dial import Dialer
+from catga_redis.errors import translate
+from catga_redis.settings import RedisSettings
+from catga_redis.wire import Wire
+
+__all__ = ["Session"]
+
+
+@attrs.define(eq=False)
+class Session:
+    """One bus on one server."""
+
+    dialer: Dialer
+    settings: RedisSettings
+    runtime: Runtime
+    commands: Wire
+    """The connection for everything that does not wait at the server."""
+    window_ms: int = 600_000
+    """W."""
+    completion_ms: int = 86_400_000
+    """D."""
+    max_length: dict[tuple[str, str], int] = attrs.field(factory=dict)
+    """Per namespace and type, where one is declared."""
+
+    @property
+    def where(self) -> str:
+        """The server, as it may be shown."""
+        return self.dialer.where
+
+    @property
+    def member(self) -> bytes:
+        """The name of this bus among the members of its groups."""
+        return self.runtime.instance.encode()
+
+    def wire(self, role: str, **options: Any) -> Wire:
+        """Make a connection for one role; it is not open yet."""
+        patience = self.settings.reply_timeout.total_seconds()
+        return Wire(self.dialer, self.runtime, role, patience, **options)
+
+    def failure(self, error: BaseException) -> CatgaError:
+        """Translate what a command raised."""
+        return translate(error, self.where)
+
+    def emit(self, kind: EventKind, detail: str) -> None:
+        """Tell the bus."""
+        self.runtime.emit(TransportEvent(kind, detail))

@@ -1,0 +1,361 @@
+"""Durable subscriptions: what one member of a group holds of one type."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+from redis.exceptions import ResponseError
+
+from catga.errors import CatgaError, SubscriptionClosed
+from catga.spi import (
+    Completion,
+    Delivery,
+    Done,
+    EventKind,
+    Lost,
+    Mailbox,
+    Nack,
+    Settle,
+    SettleResult,
+    Source,
+    Subscription,
+    Unknown,
+)
+from catga_redis.groups import end_groups, leave_groups
+from catga_redis.names import StreamKey, done_key, source_streams
+from catga_redis.scripts import BATCH, COMMIT, EXTEND, RECLAIM, RELEASE, Script
+from catga_redis.session import Session
+from catga_redis.wire import pack_command
+
+if TYPE_CHECKING:
+    from catga_redis.reader import GroupReader
+
+__all__ = ["LogSubscription"]
+
+_UNSEEN = -1
+_RECLAIM_LIMIT = 100
+_DONE = Done()
+_LOST = Lost()
+
+Token: TypeAlias = tuple[StreamKey, bytes, int]
+"""The stream, the entry's id and its delivery count: together they name one delivery."""
+
+
+@attrs.define(eq=False)
+class _Place:
+    """Where the search for idle entries of one stream goes on."""
+
+    stream: StreamKey
+    cursor: bytes = b"-"
+
+
+class LogSubscription(Subscription):
+    """One durable source, read through the connection of its group."""
+
+    def __init__(self, session: Session, source: Source, group: str, reader: GroupReader) -> None:
+        self.source = source
+        self.streams = source_streams(source, group)
+        self.next_reclaim = 0.0
+        self.unseen = False
+        """Whether the server may have handed over something that never arrived here."""
+        self.draining = False
+        self._session = session
+        self._clock = session.runtime.clock
+        self._reader = reader
+        self._places = [_Place(stream) for stream in self.streams]
+        self._mailbox: Mailbox[Delivery] = Mailbox(self._clock)
+        self._held: set[Delivery] = set()
+        self._starved = False
+        self._failure = ""
+        self._closed = False
+        timeout = session.settings.pending_timeout
+        self._lease = source.lease if timeout is None else timeout.total_seconds()
+
+    @property
+    def lease(self) -> float:
+        """`pending_timeout`, or else the lease of the source."""
+        return self._lease
+
+    @property
+    def room(self) -> int:
+        """How many more deliveries the window has place for."""
+        return 0 if self.draining else self.source.window - len(self._held)
+
+    # -- what comes in ---------------------------------------------------------------------------
+
+    async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
+        """Return what the group's reader brought."""
+        if self._failure and not len(self._mailbox):
+            raise SubscriptionClosed(self._failure)
+        return await self._mailbox.receive(limit, max_wait)
+
+    def take(self, stream: StreamKey, entries: Iterable[Any], count: int = 1) -> None:
+        """Keep what was handed over to this member just now."""
+        until = self._clock.monotonic() + self._lease
+        subject = stream.subject
+        deliveries: list[Delivery] = []
+        for id_, fields in entries:
+            headers = None
+            if len(fields) == 2 and fields[0] == b"b":
+                body = fields[1]
+            else:
+                body, headers = _from_outside(fields)
+            deliveries.append(
+                Delivery(subject, body, count, id_.decode(), until, (stream, id_, count), headers)
+            )
+        self._held.update(deliveries)
+        self._mailbox.extend(deliveries)
+
+    def fail(self, reason: str) -> None:
+        """Say that nothing will ever come again."""
+        self._failure = reason
+        self._mailbox.close()
+
+    async def reclaim(self) -> None:
+        """Take over what is due or was left by others, and note when to look again."""
+        interval = self._session.settings.reclaim_interval.total_seconds()
+        self.next_reclaim = self._clock.monotonic() + interval * self._reader.jitter()
+        self._starved = self.room <= 0
+        if self._starved or self.draining:
+            return
+        limit = min(max(1, self.room // len(self._places)), _RECLAIM_LIMIT)
+        outcomes = await asyncio.gather(
+            *(self._reclaim_stream(place, limit) for place in self._places),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, CatgaError):
+                self.unseen = True  # the reply may be what was lost
+            elif isinstance(outcome, BaseException) and not isinstance(outcome, ResponseError):
+                raise outcome
+
+    async def _reclaim_stream(self, place: _Place, limit: int) -> None:
+        stream = place.stream
+        values = [stream.group, self._session.member, int(self._lease * 1000), limit, place.cursor]
+        due, place.cursor, gone, entries = await RECLAIM.run(
+            self._session.commands, [stream.key, stream.retry], values
+        )
+        for id_, count, fields in entries:
+            self.take(stream, [(id_, fields)], count)
+        if gone:
+            self._session.emit(
+                EventKind.TROUBLE,
+                f"{gone} entries of {stream.key.decode()} were trimmed before the group "
+                f"{stream.group.decode()} had settled them",
+            )
+        if due >= 0:
+            self.reclaim_in(due / 1000)
+
+    def reclaim_in(self, delay: float) -> None:
+        """Look for what is due in `delay` seconds, if not earlier."""
+        when = self._clock.monotonic() + delay
+        if when < self.next_reclaim:
+            self.next_reclaim = when
+            self._reader.poke_reclaim()
+
+    async def recover(self) -> None:
+        """Give back what the server handed to this member and a broken connection swallowed."""
+        self.unseen = False
+        held = {delivery.token for delivery in self._held}
+        for stream in self.streams:
+            command = (
+                b"XPENDING",
+                stream.key,
+                stream.group,
+                b"-",
+                b"+",
+                str(self.source.window * 2).encode(),
+                self._session.member,
+            )
+            try:
+                pending = await self._session.commands.call(*command)
+            except ResponseError:
+                continue  # the group is gone; the reader makes it again
+            lost = [(stream, id_, count) for id_, _, _, count in pending]
+            await self._release([(token, _UNSEEN) for token in lost if token not in held])
+        self.reclaim_in(0.0)
+
+    # -- what goes out ---------------------------------------------------------------------------
+
+    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
+        """Acknowledge in one command per stream; give back in one script per stream."""
+        results: list[SettleResult] = [_LOST] * len(batch)
+        now = self._clock.monotonic()
+        acks: dict[StreamKey, list[int]] = {}
+        nacks: list[int] = []
+        for index, entry in enumerate(batch):
+            delivery = entry.delivery
+            if delivery not in self._held:
+                continue
+            self._held.discard(delivery)
+            if isinstance(entry.outcome, Nack):
+                nacks.append(index)
+            elif delivery.lease_until > now:
+                acks.setdefault(delivery.token[0], []).append(index)
+        for stream, indexes in acks.items():
+            outcome = await self._ack(stream, [batch[index] for index in indexes])
+            for index in indexes:
+                results[index] = outcome
+        if nacks:
+            await self._nack(batch, nacks, results)
+        self._has_room()
+        return results
+
+    async def _ack(self, stream: StreamKey, batch: Sequence[Settle]) -> SettleResult:
+        packed = pack_command(
+            (b"XACK", stream.key, stream.group, *(entry.delivery.token[1] for entry in batch))
+        )
+        wire = self._session.commands
+        try:
+            # Unconfirmed, a lost acknowledgement only means that the message comes again.
+            if any(entry.confirm for entry in batch) or not wire.post(packed):
+                reply = (await wire.request(packed))[0]
+                if isinstance(reply, Exception):
+                    return Unknown(self._session.failure(reply))
+        except CatgaError as error:
+            return Unknown(error)
+        return _DONE
+
+    async def _nack(
+        self, batch: Sequence[Settle], nacks: Sequence[int], results: list[SettleResult]
+    ) -> None:
+        work: list[tuple[Token, int]] = []
+        soonest = float("inf")
+        for index in nacks:
+            outcome = batch[index].outcome
+            delay = max(outcome.delay, 0.0) if isinstance(outcome, Nack) else 0.0
+            soonest = min(soonest, delay)
+            work.append((batch[index].delivery.token, -int(-delay * 1000 // 1)))
+        outcomes = await self._release(work)
+        for index, result in zip(nacks, outcomes, strict=True):
+            results[index] = result
+        self.reclaim_in(soonest)
+
+    async def _release(self, work: Sequence[tuple[Token, int]]) -> list[SettleResult]:
+        return await self._fenced(
+            RELEASE,
+            [token for token, _ in work],
+            lambda stream: [stream.key, stream.retry],
+            lambda index: [work[index][1]],
+        )
+
+    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
+        """Reset the idle time of each that is still this member's."""
+        until = self._clock.monotonic() + self._lease
+        known = [delivery for delivery in batch if delivery in self._held]
+        outcomes = await self._fenced(
+            EXTEND, [delivery.token for delivery in known], lambda stream: [stream.key]
+        )
+        result_of: dict[Delivery, SettleResult] = dict(zip(known, outcomes, strict=True))
+        for delivery, outcome in result_of.items():
+            if isinstance(outcome, Done):
+                delivery.lease_until = until
+            elif isinstance(outcome, Lost):
+                self._held.discard(delivery)
+        self._has_room()
+        return [result_of.get(delivery, _LOST) for delivery in batch]
+
+    async def _fenced(
+        self,
+        script: Script,
+        tokens: Sequence[Token],
+        keys: Any,
+        more: Any = lambda _index: [],
+    ) -> list[SettleResult]:
+        """Run a fenced script over the tokens, one call per stream and 256 of them."""
+        results: list[SettleResult] = [_LOST] * len(tokens)
+        by_stream: dict[StreamKey, list[int]] = {}
+        for index, token in enumerate(tokens):
+            by_stream.setdefault(token[0], []).append(index)
+        for stream, indexes in by_stream.items():
+            for at in range(0, len(indexes), BATCH):
+                part = indexes[at : at + BATCH]
+                values: list[Any] = [stream.group, self._session.member]
+                for index in part:
+                    values += [tokens[index][1], tokens[index][2], *more(index)]
+                await self._run(script, keys(stream), values, part, results)
+        return results
+
+    async def _run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        values: Sequence[Any],
+        part: Sequence[int],
+        results: list[SettleResult],
+    ) -> None:
+        try:
+            reply = await script.run(self._session.commands, keys, values)
+            outcomes: list[SettleResult] = [_DONE if each else _LOST for each in reply]
+        except (CatgaError, ResponseError) as error:
+            outcomes = [Unknown(self._session.failure(error))] * len(part)
+        for index, outcome in zip(part, outcomes, strict=True):
+            results[index] = outcome
+
+    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
+        """Record and acknowledge in one script per stream."""
+        results: list[SettleResult] = [_LOST] * len(batch)
+        by_stream: dict[StreamKey, list[int]] = {}
+        for index, (delivery, _) in enumerate(batch):
+            if delivery in self._held:
+                self._held.discard(delivery)
+                by_stream.setdefault(delivery.token[0], []).append(index)
+        for stream, indexes in by_stream.items():
+            for at in range(0, len(indexes), BATCH):
+                part = indexes[at : at + BATCH]
+                keys = [stream.key, *(done_key(batch[index][1]) for index in part)]
+                values: list[Any] = [
+                    stream.group,
+                    self._session.member,
+                    self._session.completion_ms,
+                ]
+                for index in part:
+                    values += batch[index][0].token[1:]
+                await self._run(COMMIT, keys, values, part, results)
+        self._has_room()
+        return results
+
+    def _has_room(self) -> None:
+        if self._starved and self.room > 0:
+            self._starved = False
+            self.reclaim_in(0.0)
+        self._reader.poke()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Read nothing more; what `receive` has not returned goes back as if it had not come."""
+        if self.draining:
+            return
+        self.draining = True
+        self._mailbox.close()
+        await self._reader.leave(self)
+        unseen = self._mailbox.clear()
+        self._held.difference_update(unseen)
+        await self._release([(delivery.token, _UNSEEN) for delivery in unseen])
+
+    async def close(self) -> None:
+        """Give back what is unsettled and leave the group."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.drain()
+        held, self._held = list(self._held), set()
+        await self._release([(delivery.token, 0) for delivery in held])
+        if self.source.ephemeral:
+            await end_groups(self._session, self.streams)
+        else:
+            await leave_groups(self._session, self.streams)
+
+
+def _from_outside(fields: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
+    """Read an entry that is not of our making: the body if there is one, the rest as headers."""
+    pairs = dict(zip(fields[::2], fields[1::2], strict=False))
+    body = pairs.pop(b"b", b"")
+    return body, {
+        name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace")
+        for name, value in pairs.items()
+    }

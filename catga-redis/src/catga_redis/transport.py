@@ -1,0 +1,268 @@
+"""The transport interface over one Redis or Valkey server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from redis.exceptions import ResponseError
+
+from catga.errors import CapabilityError, CatgaError, ConfigurationError, ConnectionLost
+from catga.spi import (
+    Address,
+    Capabilities,
+    Capability,
+    EventKind,
+    Health,
+    InboxStore,
+    Mode,
+    Outgoing,
+    PublishResult,
+    QualityOfService,
+    Rejected,
+    Runtime,
+    Source,
+    Start,
+    Subscription,
+    Topology,
+    Transport,
+)
+from catga_redis.checks import check_server, find_risks, parse_info
+from catga_redis.dial import Dialer
+from catga_redis.groups import create_groups, verify_groups
+from catga_redis.inbox import RedisInbox
+from catga_redis.live import LiveHub
+from catga_redis.names import index_key, meta_key, source_streams
+from catga_redis.plugin import CAPABILITIES
+from catga_redis.publisher import Publisher
+from catga_redis.reader import GroupReader
+from catga_redis.session import Session
+from catga_redis.settings import RedisSettings
+from catga_redis.streams import LogSubscription
+from catga_redis.wire import Wire, pack_command
+
+__all__ = ["RedisTransport"]
+
+_CAPABILITIES = Capabilities(
+    CAPABILITIES, {Capability.HANDLED: "Redis does not say when every group has settled an entry"}
+)
+_BULK_LIMIT = 512 * 1024 * 1024
+"""`proto-max-bulk-len` unless the server says otherwise (Redis 7.2, redis.conf)."""
+_HEALTH_SECONDS = 2.0
+
+
+class RedisTransport(Transport):
+    """`redis://` and `rediss://`: one server, not a cluster."""
+
+    def __init__(
+        self, address: Address, settings: RedisSettings, explicit: frozenset[str] = frozenset()
+    ) -> None:
+        self._settings = settings
+        self._explicit = explicit
+        self._dialer = Dialer(address, settings)
+        self._session: Session | None = None
+        self._publisher: Publisher | None = None
+        self._inbox: RedisInbox | None = None
+        self._hub: LiveHub | None = None
+        self._readers: dict[str, GroupReader] = {}
+        self._opening = asyncio.Lock()
+        self._subscriptions: list[Subscription] = []
+        self._bulk_limit = _BULK_LIMIT
+        self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<RedisTransport {self._dialer.where}>"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything but knowing when all groups have handled a message."""
+        return _CAPABILITIES
+
+    @property
+    def max_payload_bytes(self) -> int | None:
+        """The server's `proto-max-bulk-len`, or the smaller setting."""
+        return min(self._bulk_limit, self._settings.max_payload_bytes or self._bulk_limit)
+
+    @property
+    def inbox(self) -> InboxStore | None:
+        """Records on the same server."""
+        return self._inbox
+
+    async def open(self, runtime: Runtime) -> None:
+        """Connect and look at the server."""
+        patience = self._settings.reply_timeout.total_seconds()
+        wire = Wire(self._dialer, runtime, "commands", patience)
+        session = Session(self._dialer, self._settings, runtime, wire)
+        await wire.open()
+        try:
+            async with asyncio.timeout(runtime.connect_deadline):
+                await self._look_at_server(session)
+        except TimeoutError as error:
+            await wire.close()
+            raise ConnectionLost(f"{session.where} does not answer") from error
+        except BaseException:
+            await wire.close()
+            raise
+        self._session = session
+        self._publisher = Publisher(session, lambda: self.max_payload_bytes or _BULK_LIMIT)
+        self._inbox = RedisInbox(session)
+        self._hub = LiveHub(session)
+
+    async def _look_at_server(self, session: Session) -> None:
+        try:
+            hello = await session.commands.call(b"HELLO")
+        except ResponseError as error:
+            raise CapabilityError(
+                f"{session.where} does not know HELLO: Catga needs Redis >= 7.0 or Valkey >= 8.0"
+            ) from error
+        words = {
+            name.decode(): value.decode()
+            for name, value in zip(hello[::2], hello[1::2], strict=True)
+            if isinstance(value, bytes)
+        }
+        check_server(words, session.where)
+        with contextlib.suppress(ResponseError):  # not permitted: the usual limit is assumed
+            answer = await session.commands.call(b"CONFIG", b"GET", b"proto-max-bulk-len")
+            if answer:
+                self._bulk_limit = int(answer[1])
+
+    async def prepare(self, topology: Topology, mode: Mode) -> None:
+        """Check the assumptions, then make or verify groups and explicit settings."""
+        session = self._need()
+        session.window_ms = max(1, int(topology.dedupe_window * 1000))
+        session.completion_ms = max(1, int(topology.completion_ttl * 1000))
+        await self._check_assumptions(session, topology)
+        try:
+            await self._declare_types(session, topology)
+            for source in topology.sources:
+                if not source.durable or source.ephemeral:
+                    continue  # an ephemeral group is made by its subscription
+                streams = source_streams(source, source.group)
+                if mode is Mode.VERIFY:
+                    await verify_groups(session, streams)
+                else:
+                    start = b"$" if source.start is Start.NEW else b"0"
+                    await create_groups(session, streams, start)
+        except ResponseError as error:
+            raise session.failure(error) from error
+
+    async def _check_assumptions(self, session: Session, topology: Topology) -> None:
+        if topology.qos is QualityOfService.AT_MOST_ONCE:
+            return
+        try:
+            info = parse_info(await session.commands.call(b"INFO"))
+        except ResponseError:
+            info = None
+        for risk in find_risks(info):
+            if (
+                topology.qos is QualityOfService.EXACTLY_ONCE
+                and risk.name not in topology.accept_risk
+                and risk.name != "unknown"
+            ):
+                raise CapabilityError(
+                    f"{session.where} cannot keep exactly once: {risk.detail} "
+                    f'(or take the risk: accept_risk=["{risk.name}"])'
+                )
+            self._warn(risk.name, risk.detail)
+        if self._settings.max_length is not None:
+            self._warn(
+                "max_length",
+                f"max_length={self._settings.max_length} trims entries that no group has settled",
+            )
+
+    def _warn(self, name: str, detail: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            self._need().emit(EventKind.RISK, f"{name}: {detail}")
+
+    async def _declare_types(self, session: Session, topology: Topology) -> None:
+        """Keep the index of types, and agree with others on explicit settings."""
+        types = {(topology.namespace, type_) for type_ in topology.publishes}
+        types |= {(each.namespace, each.type) for each in topology.sources if each.durable}
+        for namespace, type_ in sorted(types):
+            meta = meta_key(namespace, type_)
+            packed = pack_command((b"SADD", index_key(namespace), type_))
+            asked = self._settings.max_length if "max_length" in self._explicit else None
+            if asked is not None:
+                packed += pack_command((b"HSETNX", meta, b"max_length", asked))
+            packed += pack_command((b"HGET", meta, b"max_length"))
+            replies = await session.commands.request(packed, 2 if asked is None else 3)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            stored = replies[-1]
+            if asked is not None and int(stored) != asked:
+                raise ConfigurationError(
+                    f"max_length={asked} disagrees with {int(stored)}, which another bus has set "
+                    f"for {type_}: use the same, or remove it with HDEL {meta.decode()} max_length"
+                )
+            if stored is not None:
+                session.max_length[namespace, type_] = int(stored)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Hand over or store each."""
+        if self._publisher is None:
+            lost = ConnectionLost(f"the transport of {self._dialer.where} is not open")
+            return [Rejected(lost)] * len(batch)
+        return await self._publisher.publish(batch)
+
+    async def subscribe(self, source: Source) -> Subscription:
+        """Open a live, reply or durable subscription."""
+        session = self._need()
+        subscription: Subscription
+        try:
+            if source.durable:
+                subscription = await self._subscribe_durable(session, source)
+            elif self._hub is None:
+                raise ConnectionLost("closed")
+            else:
+                subscription = await self._hub.subscribe(source)
+        except ResponseError as error:
+            raise session.failure(error) from error
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def _subscribe_durable(self, session: Session, source: Source) -> Subscription:
+        group = source.group
+        if source.ephemeral:
+            group = f"{session.runtime.instance}-{len(self._subscriptions)}"
+            await create_groups(session, source_streams(source, group), b"$")
+        async with self._opening:
+            reader = self._readers.get(group)
+            if reader is None:
+                reader = GroupReader(session, group)
+                await reader.open()
+                self._readers[group] = reader
+        subscription = LogSubscription(session, source, group, reader)
+        reader.join(subscription)
+        return subscription
+
+    async def health(self) -> Health:
+        """Ask for a `PING` on the connection that publishes and settles."""
+        if self._session is None:
+            return Health(ok=False, detail="the transport is not open")
+        try:
+            await self._session.commands.call(b"PING", patience=_HEALTH_SECONDS)
+        except (CatgaError, ResponseError) as error:
+            return Health(ok=False, detail=str(self._session.failure(error)))
+        return Health(ok=True)
+
+    async def close(self) -> None:
+        """Close the subscriptions and disconnect."""
+        session, self._session = self._session, None
+        self._publisher = None
+        if session is None:
+            return
+        for subscription in self._subscriptions:
+            await subscription.close()
+        for reader in self._readers.values():
+            await reader.close()
+        if self._hub is not None:
+            await self._hub.close()
+        await session.commands.close()
+
+    def _need(self) -> Session:
+        if self._session is None:
+            raise ConnectionLost(f"the transport of {self._dialer.where} is not open")
+        return self._session

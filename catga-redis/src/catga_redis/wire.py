@@ -1,0 +1,285 @@
+"""One owned connection: commands of one loop turn leave together, replies come back in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import hiredis
+from redis.asyncio.connection import Connection
+
+from catga.errors import CatgaError, ConnectionLost
+from catga.spi import EventKind, Runtime, TransportEvent
+from catga_redis.dial import Dialer
+from catga_redis.errors import ReplyLost, is_reply, translate
+
+__all__ = ["Wire", "pack_command"]
+
+pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+"""Write one command as the server reads it. (The client's stub knows tuples of one only.)"""
+
+_HIGH_WATER = 1 << 18
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_WATCH_EVERY = 0.25
+_PUSHES = frozenset({b"message", b"pmessage"})
+
+
+@attrs.define(eq=False)
+class _Request:
+    packed: bytes
+    left: int
+    overdue: float
+    future: asyncio.Future[list[Any]] | None
+    replies: list[Any] = attrs.field(factory=list)
+    sent: bool = False
+
+
+class Wire:
+    """A connection that pipelines by itself and comes back by itself, but repeats nothing.
+
+    When it breaks, everything that waits fails at once: with `ReplyLost` what was written, with
+    `ConnectionLost` what was not.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        runtime: Runtime,
+        role: str,
+        patience: float,
+        *,
+        greet: Callable[[], Awaitable[None]] | None = None,
+        on_push: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        self._dialer = dialer
+        self._runtime = runtime
+        self._role = role
+        self._patience = patience
+        self._greet = greet
+        self._on_push = on_push
+        self._connection: Connection | None = None
+        self._output: list[_Request] = []
+        self._output_bytes = 0
+        self._has_output = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._waiting: deque[_Request] = deque()
+        self._broken: asyncio.Future[CatgaError] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+        self.up = asyncio.Event()
+        """Set while connected."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands can be sent now."""
+        return self._connection is not None
+
+    async def open(self) -> None:
+        """Connect within the bus's connect deadline, and stay connected until `close`."""
+        connection = await self._dialer.dial_until(self._runtime)
+        self._attach(connection)
+        for work, name in (
+            (self._keep(), "keep"),
+            (self._write(), "write"),
+            (self._watch(), "watch"),
+        ):
+            self._tasks.append(self._runtime.spawn(work, f"redis {self._role}: {name}"))
+        if self._greet is not None:
+            await self._greet()
+
+    def request(
+        self, packed: bytes, replies: int = 1, patience: float | None = None
+    ) -> asyncio.Future[list[Any]]:
+        """Send packed commands; the future gets that many replies, error replies as values.
+
+        It fails with `ConnectionLost` (not sent) or `ReplyLost`.
+        """
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if self._connection is None:
+            future.set_exception(ConnectionLost(f"not connected to {self._dialer.where}"))
+        else:
+            self._push(packed, replies, future, patience or self._patience)
+        return future
+
+    def post(self, packed: bytes, replies: int = 1) -> bool:
+        """Send packed commands whose replies nobody waits for; False when not connected."""
+        if self._connection is None:
+            return False
+        self._push(packed, replies, None, self._patience)
+        return True
+
+    async def call(self, *command: Any, patience: float | None = None) -> Any:
+        """Send one command and return its reply; raises what the client made of an error."""
+        reply = (await self.request(pack_command(command), 1, patience))[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def room(self) -> None:
+        """Return once the output buffer is below its bound (at once, most of the time)."""
+        while self._output_bytes > _HIGH_WATER and self._connection is not None:
+            self._flushed.clear()
+            await self._flushed.wait()
+
+    async def close(self) -> None:
+        """Send what waits to be sent, await its replies briefly, disconnect. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._waiting and self._connection is not None:
+            last = self._waiting[-1]
+            if last.future is None:
+                last.future = asyncio.get_running_loop().create_future()
+            await asyncio.wait([last.future], timeout=1.0)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._detach(ConnectionLost("the transport is closed"))
+
+    def _push(
+        self,
+        packed: bytes,
+        replies: int,
+        future: asyncio.Future[list[Any]] | None,
+        patience: float,
+    ) -> None:
+        request = _Request(packed, replies, self._runtime.clock.monotonic() + patience, future)
+        self._waiting.append(request)
+        self._output.append(request)
+        self._output_bytes += len(packed)
+        self._has_output.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._has_output.wait()
+            self._has_output.clear()
+            output, self._output, self._output_bytes = self._output, [], 0
+            connection = self._connection
+            if connection is None or not connection.is_connected:
+                continue  # what was in there has failed already, or is about to
+            for request in output:
+                request.sent = True
+            try:
+                await connection.send_packed_command(
+                    [request.packed for request in output], check_health=False
+                )
+            except Exception as error:
+                self._break(connection, error)
+            self._flushed.set()
+
+    async def _read(self, connection: Connection) -> None:
+        """Hand out replies until the connection ends."""
+        read = connection.read_response
+        on_push = self._on_push
+        waiting = self._waiting
+        try:
+            while True:
+                try:
+                    reply = await read(disconnect_on_error=False)
+                except Exception as error:
+                    if not is_reply(error):
+                        raise
+                    reply = error
+                if on_push is not None and isinstance(reply, list) and reply[0] in _PUSHES:
+                    on_push(reply)
+                    continue
+                request = waiting[0]
+                request.left -= 1
+                if request.future is not None:
+                    request.replies.append(reply)
+                if request.left == 0:
+                    waiting.popleft()
+                    if request.future is not None and not request.future.done():
+                        request.future.set_result(request.replies)
+        except Exception as error:
+            self._break(connection, error)
+
+    async def _watch(self) -> None:
+        """Give up on a server that is silent for longer than the oldest request can bear."""
+        while True:
+            await self._runtime.clock.sleep(_WATCH_EVERY)
+            now = self._runtime.clock.monotonic()
+            if self._waiting and self._waiting[0].overdue < now and self._connection is not None:
+                self._break(self._connection, ConnectionLost(f"{self._dialer.where} is silent"))
+
+    def _break(self, connection: Connection, error: Exception) -> None:
+        if connection is self._connection and self._broken and not self._broken.done():
+            self._broken.set_result(translate(error, self._dialer.where))
+
+    def _attach(self, connection: Connection) -> None:
+        self._connection = connection
+        self._broken = asyncio.get_running_loop().create_future()
+        name = f"{self._runtime.service}:{self._role}".replace(" ", "-")
+        # A user without the right to name the connection gets an error reply nobody reads.
+        self.post(pack_command((b"CLIENT", b"SETNAME", name)))
+        self.up.set()
+
+    async def _detach(self, error: CatgaError) -> None:
+        connection, self._connection = self._connection, None
+        self.up.clear()
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._output.clear()
+        self._output_bytes = 0
+        self._flushed.set()
+        for request in waiting:
+            if request.future is not None and not request.future.done():
+                request.future.set_exception(_lost(request.sent, error))
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _keep(self) -> None:
+        """Serve one connection after the other."""
+        while self._connection is not None and self._broken is not None:
+            reader = asyncio.create_task(self._read(self._connection), name=f"{self._role}: read")
+            try:
+                error = await self._broken
+            finally:
+                reader.cancel()
+                await asyncio.wait([reader])
+            self._emit(EventKind.DISCONNECTED, str(error))
+            await self._detach(error)
+            self._attach(await self._dial_again())
+            self._emit(EventKind.CONNECTED, f"{self._dialer.where} is back")
+            if self._greet is not None:
+                self._tasks.append(
+                    self._runtime.spawn(self._greet_again(), f"redis {self._role}: greet")
+                )
+
+    async def _greet_again(self) -> None:
+        self._tasks = [task for task in self._tasks if not task.done()]
+        try:
+            if self._greet is not None:
+                await self._greet()
+        except CatgaError:
+            pass  # the connection broke again; the next one greets again
+
+    async def _dial_again(self) -> Connection:
+        pause = _FIRST_PAUSE
+        said = ""
+        while True:
+            try:
+                return await self._dialer.dial(self._patience)
+            except CatgaError as error:
+                if str(error) != said:
+                    said = str(error)
+                    self._emit(EventKind.TROUBLE, said)
+            jitter = 0.5 + random.random() / 2  # noqa: S311 - spreads reconnects, no secret
+            await self._runtime.clock.sleep(pause * jitter)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _emit(self, kind: EventKind, detail: str) -> None:
+        self._runtime.emit(TransportEvent(kind, f"{self._role}: {detail}"))
+
+
+def _lost(sent: bool, error: CatgaError) -> CatgaError:
+    kind = ReplyLost if sent else ConnectionLost
+    lost = kind(str(error))
+    lost.__cause__ = error
+    return lost

@@ -1,0 +1,30 @@
+"""Real servers, private to this run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from catga_redis.testing import RedisServer
+from redis_kit import server_binaries
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "binary" in metafunc.fixturenames:
+        binaries = server_binaries()
+        metafunc.parametrize("binary", list(binaries.values()), ids=list(binaries), scope="session")
+
+
+@pytest.fixture(scope="session")
+def server(binary: Path | None) -> Iterator[RedisServer]:
+    """A server that tests share, each with types of its own."""
+    with RedisServer(binary) as running:
+        yield running
+
+
+@pytest.fixture
+def own_server(binary: Path | None) -> Iterator[RedisServer]:
+    """A server for one test that hurts it."""
+    with RedisServer(binary) as running:
+        yield running
