@@ -47,8 +47,7 @@ class JsonCodec(Codec):
     content_type = "application/json"
 
     def __init__(self) -> None:
-        self._converter = make_converter(detailed=False)
-        self._careful = make_converter(detailed=True)
+        self._converter = make_converter()
         self._forms = Forms()
         self._bound: dict[Any, JsonForm] = {}
 
@@ -58,9 +57,8 @@ class JsonCodec(Codec):
         Teach before the first class that uses it is registered.
         """
         self._forms.taught.add(cls)
-        for converter in (self._converter, self._careful):
-            converter.register_unstructure_hook(cls, write)
-            converter.register_structure_hook(cls, lambda value, _: read(value))
+        self._converter.register_unstructure_hook(cls, write)
+        self._converter.register_structure_hook(cls, lambda value, _: read(value))
 
     def register(self, cls: type) -> None:
         """Prepare for `cls`. Raises `ConfigurationError` when JSON can never carry it."""
@@ -120,18 +118,11 @@ class JsonCodec(Codec):
         return write
 
     def _slow_reader(self, hint: Any, form: Form) -> Callable[[bytes], Any]:
-        structure, careful = self._converter.structure, self._careful.structure
+        structure = self._converter.structure
         parse = msgspec.json.Decoder(form.shape).decode
         as_hint = type(None) if hint is None else hint
         deep = form.deep
         name = getattr(hint, "__name__", None) or str(hint)
-
-        def explain_failure(data: bytes, error: Exception) -> DecodeError:
-            try:
-                careful(parse(data), as_hint)
-            except Exception as detailed:
-                return DecodeError(f"not a {name}: {explain(detailed)}")
-            return DecodeError(f"not a {name}: {explain(error)}")
 
         def read(data: bytes) -> Any:
             try:
@@ -140,7 +131,7 @@ class JsonCodec(Codec):
                     check_tree(tree)
                 return structure(tree, as_hint)
             except Exception as error:
-                raise explain_failure(data, error) from error
+                raise DecodeError(f"not a {name}: {explain(error)}") from error
 
         return read
 
