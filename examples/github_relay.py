@@ -24,25 +24,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import attrs
+from relay.events import Delivery, body_digest, event_type, quality_of, read_deliveries
+from relay.verdict import Expected, QualityRow, judge, read_books
+from relay.worker import KILL_PLACES, KillPoint, Worker, run_as_process
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from catga import Bus, CatgaError, QualityOfService, identify
+from catga import Bus, CatgaError
 from catga.settings import parse_url
 from catga.testing import ServerProcess
-from relay.events import Delivery, body_digest, event_type, quality_of, read_deliveries
-from relay.verdict import Expected, QualityRow, judge, read_books
-from relay.worker import KILL_PLACES, KillPoint, Worker, run_as_process
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data" / "github-webhooks.jsonl"
 STALLED = 60.0
 """Seconds without any progress after which waiting is pointless."""
+CONCURRENT = 128
+"""So many publishes wait for their receipts at the same time."""
 LEASE = 3.0
 """Short, so that what a killed worker held is taken over soon."""
 
@@ -180,17 +183,10 @@ class Relay:
 
     # ---- publishing
 
-    def _messages(self, progress: Progress) -> Iterator[tuple[QualityOfService, object]]:
-        again = [one for one in self.deliveries if quality_of(one.event) > 0]
-        bar = progress.add_task("publishing", total=len(self.deliveries) + len(again))
-        for one in (*self.deliveries, *again):  # GitHub, too, redelivers later
-            message = event_type(one.event)(one.payload)
-            identify(message, message_id=one.id)
-            progress.advance(bar)
-            yield quality_of(one.event), message
-
     async def _publish(self, progress: Progress) -> None:
-        by_quality: dict[int, list[object]] = {0: [], 1: [], 2: []}
+        again = [one for one in self.deliveries if quality_of(one.event) > 0]
+        everything = (*self.deliveries, *again)  # GitHub, too, redelivers later
+        bar = progress.add_task("publishing", total=len(everything))
         bus = Bus(
             self.url,
             service="github",
@@ -199,19 +195,14 @@ class Relay:
             settings=self.settings,
         )
         async with bus:
-            for quality, message in self._messages(progress):
-                by_quality[quality].append(message)
-                if len(by_quality[quality]) >= 200:
-                    await self._send(bus, quality, by_quality[quality])
-            for quality, messages in by_quality.items():
-                await self._send(bus, quality, messages)
-
-    async def _send(self, bus: Bus, quality: int, messages: list[object]) -> None:
-        summary = await bus.publish_many(messages)
-        if summary.failures:
-            raise summary.failures[0][1]
-        self.duplicates[quality] += summary.duplicates
-        messages.clear()
+            for start in range(0, len(everything), CONCURRENT):
+                part = everything[start : start + CONCURRENT]
+                receipts = await asyncio.gather(
+                    *(bus.publish(one.message(), message_id=one.id) for one in part)
+                )
+                for one, receipt in zip(part, receipts, strict=True):
+                    self.duplicates[quality_of(one.event)] += receipt.duplicate
+                progress.advance(bar, len(part))
 
     # ---- waiting
 
@@ -235,12 +226,17 @@ class Relay:
 
 def show(console: Console, url: str, rows: Mapping[int, QualityRow], *, ok: bool) -> None:
     """Print the table."""
-    table = Table(title=f"GitHub webhooks over {url}: {'ok' if ok else 'NOT ok'}")
-    table.add_column("QoS", justify="right")
-    for field in attrs.fields(QualityRow):
-        table.add_column(field.name.replace("_", " "), justify="right")
+    table = Table(
+        box=SIMPLE,
+        pad_edge=False,
+        padding=0,
+        collapse_padding=True,
+        title=f"GitHub webhooks over {url}: {'ok' if ok else 'NOT ok'}",
+    )
+    for heading in ("QoS", *(field.name.replace("_", " ") for field in attrs.fields(QualityRow))):
+        table.add_column(heading, justify="right", no_wrap=True)
     for quality, row in rows.items():
-        cells = ("–" if cell is None else str(cell) for cell in attrs.astuple(row))
+        cells = ("-" if cell is None else str(cell) for cell in attrs.astuple(row))
         table.add_row(str(quality), *cells)
     console.print(table)
 
@@ -255,9 +251,7 @@ def work(options: argparse.Namespace) -> None:
     worker = Worker(folder, int(options.worker), kill)
     events = (folder / "events").read_text().split()
     settings: Mapping[str, object] = {"lease": LEASE, "completion_ttl": "1h"}
-    run_as_process(
-        lambda stop: worker.run(options.url, options.namespace, settings, events, stop)
-    )
+    run_as_process(lambda stop: worker.run(options.url, options.namespace, settings, events, stop))
 
 
 def private_server(options: argparse.Namespace) -> ServerProcess:

@@ -51,7 +51,9 @@ def quality_of(event: str) -> QualityOfService:
 def event_type(event: str) -> type[GitHubEvent]:
     """Return the message class of a GitHub event."""
     name = "".join(word.title() for word in event.split("_"))
-    made = type(name, (GitHubEvent,), {"__slots__": (), "qos": quality_of(event), "wire_name": event})
+    made = type(
+        name, (GitHubEvent,), {"__slots__": (), "qos": quality_of(event), "wire_name": event}
+    )
     return attrs.frozen(made)
 
 
@@ -62,6 +64,10 @@ class Delivery:
     id: str
     event: str
     payload: dict[str, Any] = attrs.field(repr=False)
+
+    def message(self) -> GitHubEvent:
+        """Return it as a message of its event's type."""
+        return event_type(self.event)(self.payload)
 
 
 def read_deliveries(path: Path, repeat: int) -> Iterator[Delivery]:

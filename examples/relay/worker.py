@@ -15,7 +15,6 @@ import attrs
 
 from catga import Bus, Context
 from catga.spi import Instrument
-
 from relay.events import GitHubEvent, body_digest, event_type
 
 __all__ = ["KILL_PLACES", "KillPoint", "Worker", "run_as_process"]

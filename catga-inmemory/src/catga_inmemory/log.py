@@ -8,7 +8,7 @@ from collections import deque
 
 import attrs
 
-from catga.spi import Clock, Outgoing, Source, Start, Subject, Timer
+from catga.spi import Clock, Kind, Outgoing, Source, Start, Subject, Timer
 
 __all__ = ["Entry", "Flight", "Group", "Stream"]
 
@@ -175,9 +175,8 @@ class Stream:
         if group is None:
             group = self.groups[source.group] = Group(self._clock, source)
             for entry in self.entries.values():
-                directed = entry.subject.group == source.group
-                from_log = not entry.subject.group and source.start is Start.BEGINNING
-                if directed or (from_log and not source.ephemeral):
+                old = source.ephemeral or source.start is Start.NEW
+                if _is_for(entry.subject, source.group) and (entry.subject.group or not old):
                     group.add(entry)
         return group
 
@@ -200,9 +199,8 @@ class Stream:
         )
         self.entries[entry.sequence] = entry
         self._ids[key] = entry
-        target = outgoing.subject.group
         for name, group in self.groups.items():
-            if not target or name == target:
+            if _is_for(outgoing.subject, name):
                 group.add(entry)
         return entry, False
 
@@ -217,3 +215,8 @@ class Stream:
             key = f"{entry.subject.text}/{entry.message_id}"
             if self._ids.get(key) is entry:
                 del self._ids[key]
+
+
+def _is_for(subject: Subject, group: str) -> bool:
+    """Say whether what is stored there is for this group; dead letters are for nobody."""
+    return subject.kind is Kind.LOG or (subject.kind is not Kind.DEAD and subject.group == group)

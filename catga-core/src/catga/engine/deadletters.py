@@ -44,9 +44,11 @@ class DeadLetter:
 
         Its id is derived, so that parking twice stores once.
         """
+        digest = blake2b(self.message_id.encode("utf-8", "surrogateescape"), digest_size=8)
+        id_ = f"{self.subject.kind.value}.{self.sequence}.{digest.hexdigest()}"
         event = {
             "specversion": "1.0",
-            "id": f"dead.{self.message_id}",
+            "id": id_,
             "type": DEAD_LETTER_TYPE,
             "source": source,
             "time": self.parked_at.isoformat(),
@@ -68,7 +70,7 @@ class DeadLetter:
         return Outgoing(
             subject,
             json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace"),
-            f"{self.subject.kind.value}.{self.sequence}.{_short(self.message_id)}",
+            id_,
             QualityOfService.EXACTLY_ONCE,
         )
 
@@ -97,7 +99,3 @@ def describe(
         group=group,
         body=delivery.body,
     )
-
-
-def _short(message_id: str) -> str:
-    return blake2b(message_id.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
