@@ -91,10 +91,11 @@ def types(session: nox.Session) -> None:
     for name in DISTRIBUTIONS:
         session.run(*strict, f"{name}/src")
     session.run(*strict, "tests/sample_plugin/src")
+    paths = PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"]
     loose = (*strict, "--explicit-package-bases")
     for folder in sorted({path.parent for path in Path("tests").glob("*/*.py")}):
-        # A folder may be named for the client it tests (`nats`): it must not hide that one.
-        session.run(*loose, str(folder), env={"MYPYPATH": str(folder)})
+        # One run for each: every folder has its own `conftest`.
+        session.run(*loose, str(folder), env={"MYPYPATH": ":".join(paths)})
     session.run(*loose, "noxfile.py", "examples")
 
 
