@@ -90,8 +90,7 @@ def types(session: nox.Session) -> None:
     strict = ("mypy", "--config-file", str(ROOT / "pyproject.toml"))
     for name in DISTRIBUTIONS:
         session.run(*strict, f"{name}/src")
-    session.run(*strict, "tests/sample_plugin/src")
-    paths = PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"]
+    paths = [*PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"], "tests/sample_plugin/src"]
     loose = (*strict, "--explicit-package-bases")
     for folder in sorted({path.parent for path in Path("tests").glob("*/*.py")}):
         # One run for each: every folder has its own `conftest`.
