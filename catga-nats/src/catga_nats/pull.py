@@ -166,11 +166,7 @@ class PullSubscription(Subscription):
         self._asked -= 1
         if self._asked <= 0:
             self._forget_requests()
-        delivery = self._reader.read(message)
-        if self._draining:
-            await self._settler.give_back([delivery])
-            return
-        self._mailbox.put(delivery)
+        self._mailbox.put(self._reader.read(message))
 
     async def _on_status(self, message: Msg) -> None:
         headers = message.headers or {}
@@ -201,6 +197,8 @@ class PullSubscription(Subscription):
         if self.gone and not len(self._mailbox) and not self._draining:
             raise SubscriptionClosed(self.gone)
         await self._ask_for_more()
+        if self._draining:
+            return []
         taken = await self._mailbox.receive(limit, max_wait)
         now = self._clock.monotonic()
         held = [delivery for delivery in taken if delivery.lease_until > now]
@@ -222,11 +220,12 @@ class PullSubscription(Subscription):
         if self._draining:
             return
         self._draining = True
+        if self._core is not None:
+            # Only then give back: while a request is open, the server would hand it to us again.
+            await self._connection.client.unsubscribe_gently(self._core, _DRAIN_SECONDS)
         waiting = self._mailbox.clear()
         self._mailbox.close()
         await self._settler.give_back(waiting)
-        if self._core is not None:  # the callback gives back what was under way
-            await self._connection.client.unsubscribe_gently(self._core, _DRAIN_SECONDS)
 
     async def close(self) -> None:
         """Leave; the leases of what is still unsettled end by themselves."""

@@ -1,0 +1,301 @@
+"""What the transport makes of the server it meets: connecting, settings, risks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from nats_kit import Opened, address_of, collect, fresh_namespace, opened
+
+from catga.errors import AuthenticationError, CapabilityError, ConfigurationError, ConnectionLost
+from catga.spi import Capability, EventKind, Mode, QualityOfService
+from catga.testing import free_port
+from catga_nats import NatsSettings
+from catga_nats.connection import parse_version
+from catga_nats.incoming import ack_tokens
+from catga_nats.testing import NatsServer
+
+TWICE = QualityOfService.EXACTLY_ONCE
+
+
+async def _refused(address: Any, kind: type[Exception], **settings: Any) -> str:
+    start = time.monotonic()
+    with pytest.raises(kind) as caught:
+        async with opened(address, connect_deadline=1.0, **settings):
+            pass
+    assert time.monotonic() - start < 4
+    words = str(caught.value)
+    cause: BaseException | None = caught.value
+    while cause is not None:
+        assert "s3cret" not in repr(cause)
+        assert "alice" not in repr(cause)
+        cause = cause.__cause__ or cause.__context__
+    return words
+
+
+def test_a_server_that_is_not_there_is_named_within_the_deadline() -> None:
+    port = free_port()
+    url = f"nats://alice:s3cret@127.0.0.1:{port}"
+    words = asyncio.run(_refused(url, ConnectionLost))
+    assert f"nats://127.0.0.1:{port}" in words
+
+
+def test_a_server_that_says_nothing_is_named_within_the_deadline() -> None:
+    async def law() -> None:
+        mute = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+        port = mute.sockets[0].getsockname()[1]
+        words = await _refused(f"nats://alice:s3cret@127.0.0.1:{port}", ConnectionLost)
+        assert f"nats://127.0.0.1:{port}" in words
+        mute.close()
+
+    asyncio.run(law())
+
+
+def test_wrong_credentials_fail_fast_and_are_not_shown(binary: str | None) -> None:
+    with NatsServer(binary, user="alice", password="right") as server:
+        wrong = server.url.replace("right", "s3cret")
+        words = asyncio.run(_refused(wrong, AuthenticationError))
+        assert f"nats://127.0.0.1:{server.port}" in words
+        asyncio.run(_refused(f"nats://127.0.0.1:{server.port}", AuthenticationError))
+        wrong_token = {"token": "s3cret"}
+        asyncio.run(_refused(f"nats://127.0.0.1:{server.port}", AuthenticationError, **wrong_token))
+
+        async def right() -> None:
+            async with opened(server.url) as here:
+                assert (await here.transport.health()).ok
+                assert "right" not in repr(here.events)
+
+        asyncio.run(right())
+
+
+def test_tls_asked_for_is_never_replaced_by_clear_text(server: NatsServer) -> None:
+    """The client would send the credentials in clear."""
+    url = server.url.replace("nats://", "nats://alice:s3cret@")
+    words = asyncio.run(_refused(address_of(url, scheme="tls"), ConnectionLost))
+    assert "in clear" in words
+
+
+@pytest.mark.parametrize("name", ["credentials_file", "nkey_seed_file", "tls_ca_file"])
+def test_a_missing_file_is_named(server: NatsServer, name: str) -> None:
+    words = asyncio.run(_refused(server.url, ConfigurationError, **{name: "/no/such/file"}))
+    assert name in words
+    assert "/no/such/file" in words
+
+
+def test_a_server_that_is_too_old_is_refused_by_version() -> None:
+    assert parse_version("2.10.0") == (2, 10, 0)
+    assert parse_version("2.15.1-RC.2") == (2, 15, 1)
+    for old in ("2.9.25", "1.4.1", "", "unknown"):
+        with pytest.raises(CapabilityError, match=r"2\.10 is needed"):
+            parse_version(old)
+
+
+def test_ack_subjects_are_read_with_and_without_a_domain() -> None:
+    assert ack_tokens("$JS.ACK.s-log.g=T.3.17.9.1700000000000000000.5") == (3, "17")
+    assert ack_tokens("$JS.ACK.hub.AbC1.s-log.g=T.3.17.9.1700000000000000000.5.xYz") == (3, "17")
+    assert ack_tokens("$JS.ACK.hub.AbC1.s-log.g=T.3.17.9.1700000000000000000.5") == (3, "17")
+
+
+def test_without_jetstream_only_qos_0_is_offered(binary: str | None) -> None:
+    async def law(url: str) -> None:
+        async with opened(url) as here:
+            capabilities = here.transport.capabilities
+            assert Capability.AT_MOST_ONCE in capabilities
+            for absent in (Capability.AT_LEAST_ONCE, Capability.EXACTLY_ONCE):
+                with pytest.raises(CapabilityError, match="-js"):
+                    capabilities.require(absent, "Order")
+            with pytest.raises(CapabilityError, match=r"jetstream \{\}"):
+                await here.prepare(here.source())
+            assert here.transport.inbox is None
+            assert (await here.transport.health()).ok
+
+    with NatsServer(binary, jetstream=False) as server:
+        asyncio.run(law(server.url))
+
+
+def test_memory_storage_is_refused_at_qos_2_and_told_at_qos_1(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url, storage="memory") as here:
+            await here.prepare(here.source())
+            assert any("storage=memory" in words for words in here.told(EventKind.RISK))
+            said = len(here.told(EventKind.RISK))
+            await here.prepare(here.source())
+            assert len(here.told(EventKind.RISK)) == said
+        async with opened(server.url, here.namespace) as there:  # as it is found
+            with pytest.raises(CapabilityError, match=r"storage=file .*accept_risk=.*storage"):
+                await there.prepare(there.source(), qos=TWICE)
+            await there.prepare(there.source(), qos=TWICE, accept_risk=frozenset({"storage"}))
+
+    asyncio.run(law())
+
+
+def test_a_window_below_w_is_refused_at_qos_2(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url, duplicate_window=timedelta(minutes=1)) as here:
+            with pytest.raises(CapabilityError, match=r"duplicate_window=60s, W is 600s"):
+                await here.prepare(qos=TWICE)
+            await here.prepare(qos=TWICE, accept_risk=frozenset({"duplicate_window"}))
+            assert here.told(EventKind.RISK)
+
+    asyncio.run(law())
+
+
+async def _stream(here: Opened, name: str = "log") -> dict[str, Any]:
+    (info,) = await here.transport._api.call([(f"STREAM.INFO.{here.namespace}-{name}", None)])
+    return info["config"]
+
+
+def test_what_is_created_is_what_was_asked_for(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url) as here:
+            await here.prepare(here.source(), qos=TWICE)
+            config = await _stream(here)
+            assert config["subjects"] == [f"{here.namespace}.{k}.>" for k in ("log", "to", "redo")]
+            assert (config["retention"], config["discard"]) == ("limits", "new")
+            assert (config["storage"], config["num_replicas"]) == ("file", 1)
+            assert config["duplicate_window"] == 600 * 10**9
+            assert (await _stream(here, "dead"))["subjects"] == [f"{here.namespace}.dead.>"]
+            assert here.told(EventKind.RISK) == []
+
+    asyncio.run(law())
+
+
+def test_explicit_settings_are_reconciled_and_others_adopted(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url, max_age=timedelta(hours=1)) as here:
+            await here.prepare(here.source(lease=7.0))
+        async with opened(server.url, here.namespace) as adopts:
+            subscription = await adopts.subscribe(adopts.source(lease=30.0))
+            assert (await _stream(adopts))["max_age"] == 3600 * 10**9
+            assert subscription.lease == 7.0
+        explicit = {"max_age": timedelta(hours=2), "ack_wait": timedelta(seconds=9)}
+        async with opened(server.url, here.namespace, **explicit) as changes:
+            with pytest.raises(ConfigurationError, match=r"max_age=3600s.*7200s.*verify"):
+                await changes.prepare(changes.source(), mode=Mode.VERIFY)
+            subscription = await changes.subscribe(changes.source())
+            assert (await _stream(changes))["max_age"] == 7200 * 10**9
+            assert subscription.lease == 9.0
+
+    asyncio.run(law())
+
+
+def test_what_cannot_be_changed_is_refused_by_name(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url) as here:
+            await here.prepare(here.source())
+            name = here.namespace
+        async with opened(server.url, name, storage="memory") as there:
+            with pytest.raises(
+                ConfigurationError, match=rf"{name}-(log|dead).*storage=file.*memory"
+            ):
+                await there.prepare()
+
+    asyncio.run(law())
+
+
+def test_a_stream_with_another_retention_is_refused_by_name(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url) as here:
+            subjects = [f"{here.namespace}.{kind}.>" for kind in ("log", "to", "redo")]
+            name = f"{here.namespace}-log"
+            config = {"name": name, "subjects": subjects, "retention": "workqueue"}
+            await here.transport._api.call([(f"STREAM.CREATE.{name}", config)])
+            with pytest.raises(ConfigurationError, match=rf"{name}.*retention=workqueue.*limits"):
+                await here.prepare()
+
+    asyncio.run(law())
+
+
+def test_replicas_that_the_server_cannot_have_are_refused(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url, replicas=3) as here:
+            with pytest.raises(ConfigurationError, match="replicas"):
+                await here.prepare()
+
+    asyncio.run(law())
+
+
+def test_a_limit_of_deliveries_below_our_own_attempts_is_raised(server: NatsServer) -> None:
+    """Beyond the server's limit a message stays where it is for ever."""
+
+    async def law() -> None:
+        async with opened(server.url) as here:
+            await here.prepare(here.source(attempts=5))
+            await here.prepare(here.source(attempts=500))
+            call = (f"CONSUMER.INFO.{here.namespace}-log.billing=Order", None)
+            (info,) = await here.transport._api.call([call])
+            assert info["config"]["max_deliver"] > 500
+
+    asyncio.run(law())
+
+
+def test_verify_mode_creates_nothing(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url) as here:
+            with pytest.raises(ConfigurationError, match=rf"{here.namespace}-log"):
+                await here.prepare(here.source(), mode=Mode.VERIFY)
+            (info,) = await here.transport._api.call([(f"STREAM.INFO.{here.namespace}-log", None)])
+            assert info.err_code == 10059
+
+    asyncio.run(law())
+
+
+def test_the_smallest_permissions_are_enough_and_a_missing_one_is_named(
+    binary: str | None,
+) -> None:
+    namespace = fresh_namespace()
+    config = (
+        "authorization { users: [ { user: alice, password: s3cret, permissions: { "
+        f'publish: ["{namespace}.>", "$JS.API.>", "$JS.ACK.>"], '
+        f'subscribe: ["{namespace}.live.>", "_INBOX.>"] }} }} ] }}'
+    )
+
+    async def law(server: NatsServer) -> None:
+        url = server.url.replace("nats://", "nats://alice:s3cret@")
+        async with opened(url, namespace) as here:
+            stored = await here.subscribe(here.source())
+            await here.transport.publish([here.outgoing(b"allowed")])
+            assert len(await collect(stored, 1)) == 1
+            with pytest.raises(AuthenticationError, match="reply"):
+                await here.transport.subscribe(here.source("me", durable=False, reply=True))
+        async with opened(url) as there:  # another namespace
+            (result,) = await there.transport.publish([there.outgoing()])
+            assert isinstance(result.error, AuthenticationError)
+            assert "s3cret" not in repr(there.events)
+
+    with NatsServer(binary, config=config) as server:
+        asyncio.run(law(server))
+
+
+def test_settings_are_checked_and_the_token_is_not_shown() -> None:
+    assert "s3cret" not in repr(NatsSettings(token="s3cret"))
+    for wrong in (
+        {"storage": "tape"},
+        {"replicas": 0},
+        {"max_ack_pending": 0},
+        {"max_age": timedelta(0)},
+    ):
+        with pytest.raises(ValueError, match=r"tape|replicas|max_ack_pending|max_age"):
+            NatsSettings(**wrong)
+
+
+def test_nothing_is_left_behind(server: NatsServer) -> None:
+    async def law() -> None:
+        before = len(asyncio.all_tasks())
+        async with opened(server.url) as here:
+            for source in (
+                here.source(),
+                here.source(durable=False),
+                here.source("me", durable=False, reply=True),
+                here.source(ephemeral=True),
+            ):
+                await here.subscribe(source)
+            await here.transport.close()
+            await here.transport.close()
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == before
+
+    asyncio.run(law())
