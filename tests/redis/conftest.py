@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from catga_redis.testing import RedisServer
+
+# This folder bears the name of the client library, so it cannot be imported as a package.
+sys.path.append(str(Path(__file__).parent))
+
 from redis_kit import server_binaries
+
+from catga_redis.testing import RedisServer
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,4 +1,4 @@
-"""What the laws of the Redis transport share: a runtime, a transport, conditions with a deadline."""
+"""What the laws of the Redis transport share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from redis.asyncio import Redis
 
 from catga.ground.clock import SystemClock
 from catga.ground.ids import new_instance, new_message_id
@@ -30,7 +32,6 @@ from catga.spi import (
 from catga_redis.settings import RedisSettings
 from catga_redis.testing import RedisServer
 from catga_redis.transport import RedisTransport
-from redis.asyncio import Redis
 
 NAMESPACE = "law"
 DEADLINE = 10.0

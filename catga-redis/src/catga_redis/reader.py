@@ -88,7 +88,7 @@ class GroupReader:
         self._wake.set()
         reading = self._reading
         if reading is not None and any(
-            self._hungry(each) and each not in reading for each in self._subscriptions
+            each.hungry and each not in reading for each in self._subscriptions
         ):
             self._unblock()
 
@@ -99,10 +99,6 @@ class GroupReader:
     def jitter(self) -> float:
         """A factor around one, so that members do not look all at once."""
         return 0.75 + random.random() / 2  # noqa: S311 - spreads load, no secret
-
-    @staticmethod
-    def _hungry(subscription: LogSubscription) -> bool:
-        return subscription.room * 2 >= subscription.source.window
 
     async def _learn_id(self) -> None:
         try:
@@ -120,7 +116,7 @@ class GroupReader:
                 if any(each.unseen for each in self._subscriptions):
                     await self._recover()
                 # Decided last: who leaves meanwhile must not be read for.
-                hungry = tuple(each for each in self._subscriptions if self._hungry(each))
+                hungry = tuple(each for each in self._subscriptions if each.hungry)
                 if hungry:
                     await self._read_once(hungry)
                 else:

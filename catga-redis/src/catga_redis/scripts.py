@@ -118,7 +118,8 @@ RELEASE = Script(
     + b"""
 -- KEYS: stream, retry set. ARGV: group, consumer, id, count, delay ms, id, count, delay ms ...
 -- Until it is due the entry stays pending, with a member that does not exist. A delay of -1 gives
--- back what nobody saw: the attempt does not count.
+-- back what nobody saw: the attempt does not count. Each: 0 not held, 1 given back, 2 it was held
+-- but trimmed or deleted, and XCLAIM has dropped it from the pending list.
 local out = {}
 for i = 3, #ARGV, 3 do
   local id, count, delay = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
@@ -126,9 +127,10 @@ for i = 3, #ARGV, 3 do
     if delay < 0 then
       count, delay = count - 1, 0
     end
-    redis.call('XCLAIM', KEYS[1], ARGV[1], 'nobody', 0, id, 'RETRYCOUNT', count, 'JUSTID')
-    redis.call('ZADD', KEYS[2], now + delay, id)
-    out[#out + 1] = 1
+    local kept =
+      redis.call('XCLAIM', KEYS[1], ARGV[1], 'nobody', 0, id, 'RETRYCOUNT', count, 'JUSTID')
+    if #kept == 1 then redis.call('ZADD', KEYS[2], now + delay, id) end
+    out[#out + 1] = #kept == 1 and 1 or 2
   else
     out[#out + 1] = 0
   end
@@ -172,7 +174,7 @@ local function take(id)
   if entry then
     out[#out + 1] = {id, p[1][4] + 1, entry[2]}
   else
-    gone = gone + 1  -- trimmed or deleted: XCLAIM has dropped it from the pending list
+    gone = gone + 1
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, limit)) do

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from math import ceil
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from redis.exceptions import ResponseError
@@ -14,7 +15,6 @@ from catga.spi import (
     Completion,
     Delivery,
     Done,
-    EventKind,
     Lost,
     Mailbox,
     Nack,
@@ -22,26 +22,19 @@ from catga.spi import (
     SettleResult,
     Source,
     Subscription,
-    Unknown,
 )
 from catga_redis.groups import end_groups, leave_groups
-from catga_redis.names import StreamKey, done_key, source_streams
-from catga_redis.scripts import BATCH, COMMIT, EXTEND, RECLAIM, RELEASE, Script
+from catga_redis.names import StreamKey, source_streams
+from catga_redis.scripts import RECLAIM
 from catga_redis.session import Session
-from catga_redis.wire import pack_command
+from catga_redis.settling import LOST, UNSEEN, Settler, Token, tell_gone
 
 if TYPE_CHECKING:
     from catga_redis.reader import GroupReader
 
 __all__ = ["LogSubscription"]
 
-_UNSEEN = -1
 _RECLAIM_LIMIT = 100
-_DONE = Done()
-_LOST = Lost()
-
-Token: TypeAlias = tuple[StreamKey, bytes, int]
-"""The stream, the entry's id and its delivery count: together they name one delivery."""
 
 
 @attrs.define(eq=False)
@@ -63,6 +56,7 @@ class LogSubscription(Subscription):
         """Whether the server may have handed over something that never arrived here."""
         self.draining = False
         self._session = session
+        self._settler = Settler(session)
         self._clock = session.runtime.clock
         self._reader = reader
         self._places = [_Place(stream) for stream in self.streams]
@@ -84,13 +78,22 @@ class LogSubscription(Subscription):
         """How many more deliveries the window has place for."""
         return 0 if self.draining else self.source.window - len(self._held)
 
+    @property
+    def hungry(self) -> bool:
+        """Whether a read is worth it: half of the window is free, or nothing waits here."""
+        room = self.room
+        return room * 2 >= self.source.window or (room > 0 and not len(self._mailbox))
+
     # -- what comes in ---------------------------------------------------------------------------
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
         """Return what the group's reader brought."""
         if self._failure and not len(self._mailbox):
             raise SubscriptionClosed(self._failure)
-        return await self._mailbox.receive(limit, max_wait)
+        found = await self._mailbox.receive(limit, max_wait)
+        if found and not len(self._mailbox):
+            self._reader.poke()
+        return found
 
     def take(self, stream: StreamKey, entries: Iterable[Any], count: int = 1) -> None:
         """Keep what was handed over to this member just now."""
@@ -140,12 +143,7 @@ class LogSubscription(Subscription):
         )
         for id_, count, fields in entries:
             self.take(stream, [(id_, fields)], count)
-        if gone:
-            self._session.emit(
-                EventKind.TROUBLE,
-                f"{gone} entries of {stream.key.decode()} were trimmed before the group "
-                f"{stream.group.decode()} had settled them",
-            )
+        tell_gone(self._session, stream, gone)
         if due >= 0:
             self.reclaim_in(due / 1000)
 
@@ -175,17 +173,19 @@ class LogSubscription(Subscription):
             except ResponseError:
                 continue  # the group is gone; the reader makes it again
             lost = [(stream, id_, count) for id_, _, _, count in pending]
-            await self._release([(token, _UNSEEN) for token in lost if token not in held])
+            await self._settler.release([(token, UNSEEN) for token in lost if token not in held])
         self.reclaim_in(0.0)
 
     # -- what goes out ---------------------------------------------------------------------------
 
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
         """Acknowledge in one command per stream; give back in one script per stream."""
-        results: list[SettleResult] = [_LOST] * len(batch)
+        results: list[SettleResult] = [LOST] * len(batch)
         now = self._clock.monotonic()
-        acks: dict[StreamKey, list[int]] = {}
+        acks: list[int] = []
         nacks: list[int] = []
+        work: list[tuple[Token, int]] = []
+        confirm = False
         for index, entry in enumerate(batch):
             delivery = entry.delivery
             if delivery not in self._held:
@@ -193,62 +193,27 @@ class LogSubscription(Subscription):
             self._held.discard(delivery)
             if isinstance(entry.outcome, Nack):
                 nacks.append(index)
+                work.append((delivery.token, ceil(max(entry.outcome.delay, 0.0) * 1000)))
             elif delivery.lease_until > now:
-                acks.setdefault(delivery.token[0], []).append(index)
-        for stream, indexes in acks.items():
-            outcome = await self._ack(stream, [batch[index] for index in indexes])
-            for index in indexes:
+                acks.append(index)
+                confirm = confirm or entry.confirm
+        if acks:
+            tokens = [batch[index].delivery.token for index in acks]
+            outcomes = await self._settler.acknowledge(tokens, confirm=confirm)
+            for index, outcome in zip(acks, outcomes, strict=True):
                 results[index] = outcome
         if nacks:
-            await self._nack(batch, nacks, results)
+            for index, outcome in zip(nacks, await self._settler.release(work), strict=True):
+                results[index] = outcome
+            self.reclaim_in(min(delay for _, delay in work) / 1000)
         self._has_room()
         return results
 
-    async def _ack(self, stream: StreamKey, batch: Sequence[Settle]) -> SettleResult:
-        packed = pack_command(
-            (b"XACK", stream.key, stream.group, *(entry.delivery.token[1] for entry in batch))
-        )
-        wire = self._session.commands
-        try:
-            # Unconfirmed, a lost acknowledgement only means that the message comes again.
-            if any(entry.confirm for entry in batch) or not wire.post(packed):
-                reply = (await wire.request(packed))[0]
-                if isinstance(reply, Exception):
-                    return Unknown(self._session.failure(reply))
-        except CatgaError as error:
-            return Unknown(error)
-        return _DONE
-
-    async def _nack(
-        self, batch: Sequence[Settle], nacks: Sequence[int], results: list[SettleResult]
-    ) -> None:
-        work: list[tuple[Token, int]] = []
-        soonest = float("inf")
-        for index in nacks:
-            outcome = batch[index].outcome
-            delay = max(outcome.delay, 0.0) if isinstance(outcome, Nack) else 0.0
-            soonest = min(soonest, delay)
-            work.append((batch[index].delivery.token, -int(-delay * 1000 // 1)))
-        outcomes = await self._release(work)
-        for index, result in zip(nacks, outcomes, strict=True):
-            results[index] = result
-        self.reclaim_in(soonest)
-
-    async def _release(self, work: Sequence[tuple[Token, int]]) -> list[SettleResult]:
-        return await self._fenced(
-            RELEASE,
-            [token for token, _ in work],
-            lambda stream: [stream.key, stream.retry],
-            lambda index: [work[index][1]],
-        )
-
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
-        """Reset the idle time of each that is still this member's."""
+        """Start the lease of each anew that is still this member's."""
         until = self._clock.monotonic() + self._lease
         known = [delivery for delivery in batch if delivery in self._held]
-        outcomes = await self._fenced(
-            EXTEND, [delivery.token for delivery in known], lambda stream: [stream.key]
-        )
+        outcomes = await self._settler.extend([delivery.token for delivery in known])
         result_of: dict[Delivery, SettleResult] = dict(zip(known, outcomes, strict=True))
         for delivery, outcome in result_of.items():
             if isinstance(outcome, Done):
@@ -256,65 +221,19 @@ class LogSubscription(Subscription):
             elif isinstance(outcome, Lost):
                 self._held.discard(delivery)
         self._has_room()
-        return [result_of.get(delivery, _LOST) for delivery in batch]
-
-    async def _fenced(
-        self,
-        script: Script,
-        tokens: Sequence[Token],
-        keys: Any,
-        more: Any = lambda _index: [],
-    ) -> list[SettleResult]:
-        """Run a fenced script over the tokens, one call per stream and 256 of them."""
-        results: list[SettleResult] = [_LOST] * len(tokens)
-        by_stream: dict[StreamKey, list[int]] = {}
-        for index, token in enumerate(tokens):
-            by_stream.setdefault(token[0], []).append(index)
-        for stream, indexes in by_stream.items():
-            for at in range(0, len(indexes), BATCH):
-                part = indexes[at : at + BATCH]
-                values: list[Any] = [stream.group, self._session.member]
-                for index in part:
-                    values += [tokens[index][1], tokens[index][2], *more(index)]
-                await self._run(script, keys(stream), values, part, results)
-        return results
-
-    async def _run(
-        self,
-        script: Script,
-        keys: Sequence[bytes],
-        values: Sequence[Any],
-        part: Sequence[int],
-        results: list[SettleResult],
-    ) -> None:
-        try:
-            reply = await script.run(self._session.commands, keys, values)
-            outcomes: list[SettleResult] = [_DONE if each else _LOST for each in reply]
-        except (CatgaError, ResponseError) as error:
-            outcomes = [Unknown(self._session.failure(error))] * len(part)
-        for index, outcome in zip(part, outcomes, strict=True):
-            results[index] = outcome
+        return [result_of.get(delivery, LOST) for delivery in batch]
 
     async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
         """Record and acknowledge in one script per stream."""
-        results: list[SettleResult] = [_LOST] * len(batch)
-        by_stream: dict[StreamKey, list[int]] = {}
+        results: list[SettleResult] = [LOST] * len(batch)
+        known: list[int] = []
         for index, (delivery, _) in enumerate(batch):
             if delivery in self._held:
                 self._held.discard(delivery)
-                by_stream.setdefault(delivery.token[0], []).append(index)
-        for stream, indexes in by_stream.items():
-            for at in range(0, len(indexes), BATCH):
-                part = indexes[at : at + BATCH]
-                keys = [stream.key, *(done_key(batch[index][1]) for index in part)]
-                values: list[Any] = [
-                    stream.group,
-                    self._session.member,
-                    self._session.completion_ms,
-                ]
-                for index in part:
-                    values += batch[index][0].token[1:]
-                await self._run(COMMIT, keys, values, part, results)
+                known.append(index)
+        work = [(batch[index][0].token, batch[index][1]) for index in known]
+        for index, outcome in zip(known, await self._settler.commit(work), strict=True):
+            results[index] = outcome
         self._has_room()
         return results
 
@@ -335,7 +254,7 @@ class LogSubscription(Subscription):
         await self._reader.leave(self)
         unseen = self._mailbox.clear()
         self._held.difference_update(unseen)
-        await self._release([(delivery.token, _UNSEEN) for delivery in unseen])
+        await self._settler.release([(delivery.token, UNSEEN) for delivery in unseen])
 
     async def close(self) -> None:
         """Give back what is unsettled and leave the group."""
@@ -344,7 +263,7 @@ class LogSubscription(Subscription):
         self._closed = True
         await self.drain()
         held, self._held = list(self._held), set()
-        await self._release([(delivery.token, 0) for delivery in held])
+        await self._settler.release([(delivery.token, 0) for delivery in held])
         if self.source.ephemeral:
             await end_groups(self._session, self.streams)
         else:

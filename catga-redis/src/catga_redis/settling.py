@@ -1,0 +1,127 @@
+"""Settlements at the server: one command or script per stream for up to 256 deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from redis.exceptions import ResponseError
+
+from catga.errors import CatgaError
+from catga.spi import Completion, Done, EventKind, Lost, SettleResult, Unknown
+from catga_redis.names import StreamKey, done_key
+from catga_redis.scripts import BATCH, COMMIT, EXTEND, RELEASE, Script
+from catga_redis.session import Session
+from catga_redis.wire import pack_command
+
+__all__ = ["DONE", "LOST", "UNSEEN", "Settler", "Token", "tell_gone"]
+
+DONE = Done()
+LOST = Lost()
+UNSEEN = -1
+"""The delay of what is given back although nobody saw it: the attempt does not count."""
+
+Token: TypeAlias = tuple[StreamKey, bytes, int]
+"""The stream, the entry's id and its delivery count: together they name one delivery."""
+
+
+def tell_gone(session: Session, stream: StreamKey, count: int) -> None:
+    """Report entries that were trimmed or deleted while they were pending."""
+    if count:
+        session.emit(
+            EventKind.TROUBLE,
+            f"{count} entries of {stream.key.decode()} were trimmed before the group "
+            f"{stream.group.decode()} had settled them",
+        )
+
+
+class Settler:
+    """Every method returns one result per token, in order, and never raises."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def acknowledge(self, tokens: Sequence[Token], *, confirm: bool) -> list[SettleResult]:
+        """Acknowledge without a fence: the caller knows that its lease has not ended.
+
+        Unconfirmed, a lost acknowledgement only means that the message comes again.
+        """
+        results: list[SettleResult] = [DONE] * len(tokens)
+        for stream, part in _by_stream(tokens):
+            ids = (tokens[index][1] for index in part)
+            packed = pack_command((b"XACK", stream.key, stream.group, *ids))
+            wire = self._session.commands
+            if not confirm and wire.post(packed):
+                continue
+            try:
+                reply = (await wire.request(packed))[0]
+            except CatgaError as error:
+                reply = error
+            if isinstance(reply, Exception):
+                for index in part:
+                    results[index] = Unknown(self._session.failure(reply))
+        return results
+
+    async def release(self, work: Sequence[tuple[Token, int]]) -> list[SettleResult]:
+        """Give back each after its delay in milliseconds, or as `UNSEEN`."""
+        results: list[SettleResult] = [LOST] * len(work)
+        for stream, part in _by_stream([token for token, _ in work]):
+            values: list[Any] = []
+            for index in part:
+                (_, id_, count), delay = work[index]
+                values += [id_, count, delay]
+            outcomes = await self._run(RELEASE, [stream.key, stream.retry], stream, values)
+            if isinstance(outcomes, list):
+                tell_gone(self._session, stream, outcomes.count(2))
+            _place(outcomes, part, results)
+        return results
+
+    async def extend(self, tokens: Sequence[Token]) -> list[SettleResult]:
+        """Start the lease of each anew."""
+        results: list[SettleResult] = [LOST] * len(tokens)
+        for stream, part in _by_stream(tokens):
+            values: list[Any] = []
+            for index in part:
+                values += tokens[index][1:]
+            _place(await self._run(EXTEND, [stream.key], stream, values), part, results)
+        return results
+
+    async def commit(self, work: Sequence[tuple[Token, Completion]]) -> list[SettleResult]:
+        """Record and acknowledge each."""
+        results: list[SettleResult] = [LOST] * len(work)
+        for stream, part in _by_stream([token for token, _ in work]):
+            keys = [stream.key, *(done_key(work[index][1]) for index in part)]
+            values: list[Any] = [self._session.completion_ms]
+            for index in part:
+                values += work[index][0][1:]
+            _place(await self._run(COMMIT, keys, stream, values), part, results)
+        return results
+
+    async def _run(
+        self, script: Script, keys: Sequence[bytes], stream: StreamKey, values: Sequence[Any]
+    ) -> list[int] | Unknown:
+        whole = [stream.group, self._session.member, *values]
+        try:
+            outcomes: list[int] = await script.run(self._session.commands, keys, whole)
+        except (CatgaError, ResponseError) as error:
+            return Unknown(self._session.failure(error))
+        return outcomes
+
+
+def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, list[int]]]:
+    """Yield the positions of the tokens of each stream, at most 256 at a time."""
+    by_stream: dict[StreamKey, list[int]] = {}
+    for index, token in enumerate(tokens):
+        by_stream.setdefault(token[0], []).append(index)
+    for stream, indexes in by_stream.items():
+        for at in range(0, len(indexes), BATCH):
+            yield stream, indexes[at : at + BATCH]
+
+
+def _place(outcomes: list[int] | Unknown, part: Sequence[int], results: list[SettleResult]) -> None:
+    if isinstance(outcomes, Unknown):
+        for index in part:
+            results[index] = outcomes
+    else:
+        for index, outcome in zip(part, outcomes, strict=True):
+            results[index] = DONE if outcome else LOST
