@@ -1,0 +1,204 @@
+"""What a bus learns at the door: not there, not allowed, too old, unsafe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from redis_kit import Lab, address_of, gather_deliveries, lab, out, topology
+
+from catga.errors import (
+    AuthenticationError,
+    CapabilityError,
+    CatgaError,
+    ConfigurationError,
+    ConnectionLost,
+)
+from catga.spi import Address, Capability, EventKind, Mode, QualityOfService, Secret
+from catga.testing import free_port
+from catga_redis.checks import check_server, find_risks
+from catga_redis.plugin import catga_transports
+from catga_redis.settings import RedisSettings
+from catga_redis.testing import RedisServer
+from catga_redis.transport import RedisTransport
+
+
+async def failure_of_opening(address: Address, deadline: float = 1.0) -> CatgaError:
+    bench = Lab(address)
+    transport = RedisTransport(address, RedisSettings())
+    began = time.monotonic()
+    try:
+        with pytest.raises(CatgaError) as caught:
+            await transport.open(bench.runtime(deadline))
+    finally:
+        await transport.close()
+        await bench.close()
+    assert time.monotonic() - began < deadline + 1.0
+    return caught.value
+
+
+def test_a_server_that_is_not_there_is_reported_within_the_deadline() -> None:
+    address = Address(
+        "redis", (("127.0.0.1", free_port()),), username=Secret("joe"), password=Secret("hush")
+    )
+    error = asyncio.run(failure_of_opening(address))
+    assert type(error) is ConnectionLost
+    assert address.shown in str(error)
+    assert "hush" not in str(error)
+    assert "joe" not in str(error)
+
+
+def test_a_server_that_is_silent_is_reported_within_the_deadline(own_server: RedisServer) -> None:
+    own_server.pause()
+    error = asyncio.run(failure_of_opening(address_of(own_server)))
+    assert type(error) is ConnectionLost
+
+
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_wrong_credentials_are_refused_at_once(binary: Path | None, password: str | None) -> None:
+    with RedisServer(binary, password="hush-hush") as own:
+        began = time.monotonic()
+        error = asyncio.run(failure_of_opening(address_of(own, password), 5.0))
+        assert time.monotonic() - began < 2.0, "no retry can help"
+        assert type(error) is AuthenticationError
+        assert "wrong" not in str(error)
+
+        async def law() -> None:
+            bench = Lab(address_of(own, "hush-hush"))
+            transport = await bench.transport()
+            assert (await transport.health()).ok
+            assert "hush" not in repr(transport)
+            await bench.close()
+
+        asyncio.run(law())
+
+
+def test_tls_asked_of_a_server_in_clear_is_refused(server: RedisServer) -> None:
+    address = Address("rediss", (("127.0.0.1", server.port),), password=Secret("hush"))
+    error = asyncio.run(failure_of_opening(address))
+    assert type(error) is ConnectionLost
+
+
+def test_the_path_is_the_database(server: RedisServer) -> None:
+    with pytest.raises(ConfigurationError, match="database number"):
+        RedisTransport(Address("redis", (("h", 1),), "orders"), RedisSettings())
+
+    async def law() -> None:
+        bench = Lab(Address("redis", (("127.0.0.1", server.port),), "3"))
+        transport = await bench.transport()
+        await transport.prepare(topology(publishes=("Db",)), Mode.CREATE)
+        session = transport._session
+        assert session is not None
+        assert await session.commands.call(b"KEYS", b"*types") == [b"{law}:types"]
+        await bench.close()
+
+    asyncio.run(law())
+
+
+@pytest.mark.parametrize(
+    ("hello", "words"),
+    [
+        ({"server": "redis", "version": "6.2.14", "mode": "standalone"}, "redis 6.2.14"),
+        ({"server": "valkey", "version": "7.2.5", "mode": "standalone"}, "valkey 7.2.5"),
+        ({"server": "valkey", "version": "9.1.2", "mode": "cluster"}, "cluster-enabled no"),
+    ],
+)
+def test_a_server_that_cannot_do_it_is_refused_by_name(hello: dict[str, str], words: str) -> None:
+    with pytest.raises(CapabilityError, match=words):
+        check_server(hello, "redis://host")
+
+
+@pytest.mark.parametrize(("server_name", "version"), [("redis", "7.0.15"), ("valkey", "8.0.0")])
+def test_the_oldest_supported_servers_are_accepted(server_name: str, version: str) -> None:
+    check_server({"server": server_name, "version": version, "mode": "standalone"}, "here")
+
+
+def test_risks_are_found_in_what_info_says() -> None:
+    safe = {"aof_enabled": "1", "maxmemory": "1000000", "maxmemory_policy": "noeviction"}
+    assert find_risks(safe) == []
+    assert [each.name for each in find_risks(None)] == ["unknown"]
+    unsafe = safe | {"aof_enabled": "0", "maxmemory_policy": "allkeys-lru"}
+    assert [each.name for each in find_risks(unsafe)] == ["persistence", "eviction"]
+
+
+@pytest.mark.parametrize(
+    ("risk", "option", "server_options"),
+    [
+        ("persistence", "appendonly yes", {"appendonly": False}),
+        (
+            "eviction",
+            "maxmemory-policy noeviction",
+            {"options": ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")},
+        ),
+    ],
+)
+def test_qos_2_needs_a_server_that_keeps_its_data(
+    binary: Path | None, risk: str, option: str, server_options: dict[str, object]
+) -> None:
+    with RedisServer(binary, **server_options) as own:
+
+        async def law() -> None:
+            async with lab(own) as bench:
+                transport = await bench.transport()
+                with pytest.raises(CapabilityError, match=option) as caught:
+                    await transport.prepare(topology(), Mode.CREATE)
+                assert f'accept_risk=["{risk}"]' in str(caught.value)
+                assert bench.events == []
+                await transport.prepare(topology(accept_risk=frozenset({risk})), Mode.CREATE)
+                weaker = topology(qos=QualityOfService.AT_LEAST_ONCE)
+                other = await bench.transport()
+                for _ in range(2):
+                    await other.prepare(weaker, Mode.CREATE)
+                said = [each.detail for each in bench.events if each.kind is EventKind.RISK]
+                assert len(said) == 2, "each bus says it once"
+                assert all(option in each for each in said)
+                await other.prepare(topology(qos=QualityOfService.AT_MOST_ONCE), Mode.CREATE)
+
+        asyncio.run(law())
+
+
+def test_a_user_without_rights_beyond_the_data_can_work(own_server: RedisServer) -> None:
+    """`INFO`, `CONFIG` and `CLIENT` are refused: unknown is said, nothing breaks."""
+
+    async def law() -> None:
+        async with lab(own_server) as bench:
+            admin = await bench.transport()
+            session = admin._session
+            assert session is not None
+            await session.commands.call(
+                *b"ACL SETUSER poor on >pw ~* &* +@stream +@pubsub +@scripting +@string +@hash "
+                b"+@set +@sortedset +@keyspace +hello +ping +time -info -config -client".split()
+            )
+            address = Address(
+                "redis",
+                (("127.0.0.1", own_server.port),),
+                username=Secret("poor"),
+                password=Secret("pw"),
+            )
+            poor = Lab(address)
+            transport = await poor.transport()
+            member = await poor.member(transport, "Poor")
+            assert any("INFO is not permitted" in each.detail for each in poor.events)
+            await transport.publish([out("Poor", qos=2)])
+            (found,) = await gather_deliveries(member, 1)
+            began = time.monotonic()
+            await member.drain()
+            assert time.monotonic() - began < 1.0
+            assert found.attempt == 1
+            await poor.close()
+
+    asyncio.run(law())
+
+
+def test_the_plugin_claims_its_schemes_and_what_it_can_do() -> None:
+    (descriptor,) = catga_transports()
+    assert descriptor.schemes == ("redis", "rediss")
+    assert Capability.HANDLED not in descriptor.capabilities
+    transport = descriptor.factory(
+        Address("redis", (("h", None),)), RedisSettings(), frozenset[str]()
+    )
+    assert transport.capabilities.present == descriptor.capabilities
+    with pytest.raises(CapabilityError, match="handled"):
+        transport.capabilities.require(Capability.HANDLED, "the test")

@@ -1,0 +1,239 @@
+"""What survives what: killed, stopped and restarted servers, cut connections, lost replies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import pytest
+from redis_kit import Lab, address_of, admin, gather_deliveries, lab, nothing_more, out, until
+
+from catga.spi import (
+    Ack,
+    Delivery,
+    Done,
+    EventKind,
+    Nack,
+    Outgoing,
+    Receipt,
+    Rejected,
+    Settle,
+    Subscription,
+    Unknown,
+)
+from catga_redis.errors import ReplyLost
+from catga_redis.testing import RedisServer
+from catga_redis.transport import RedisTransport
+
+
+async def publish_through(transport: RedisTransport, outgoing: Outgoing) -> Receipt:
+    """Repeat until there is a receipt, as the bus does."""
+    async with asyncio.timeout(20):
+        while True:
+            (result,) = await transport.publish([outgoing])
+            if isinstance(result, Receipt):
+                return result
+            assert isinstance(result, Unknown) or result.transient, result
+            await asyncio.sleep(0.02)
+
+
+async def drink(subscription: Subscription, seen: dict[bytes, int]) -> None:
+    """Receive and acknowledge for ever."""
+    while True:
+        found: list[Delivery] = await subscription.receive(100, 0.5)
+        for each in found:
+            seen[each.body] = seen.get(each.body, 0) + 1
+        if found:
+            await subscription.settle([Settle(each, Ack()) for each in found])
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_nothing_accepted_is_lost_over_sigkill_and_restart(
+    own_server: RedisServer, qos: int
+) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench:
+            fast = {"reclaim_interval": timedelta(seconds=0.1)}
+            publisher, consumer = await bench.transport(**fast), await bench.transport(**fast)
+            member = await bench.member(consumer, "Crash", lease=1.0)
+            seen: dict[bytes, int] = {}
+            drinking = asyncio.create_task(drink(member, seen))
+            accepted = 0
+
+            async def publish_all() -> None:
+                nonlocal accepted
+                for number in range(400):
+                    await publish_through(publisher, out("Crash", str(number).encode(), qos=qos))
+                    accepted += 1
+
+            publishing = asyncio.create_task(publish_all())
+            for at in (100, 250):
+                await until(lambda at=at: accepted >= at, 30.0)
+                own_server.kill()
+                await asyncio.to_thread(own_server.start)
+            await publishing
+            await until(lambda: len(seen) == 400, 30.0)
+            drinking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await drinking
+            if qos == 2:
+                async with admin(own_server) as client:
+                    assert await client.xlen("{law:Crash}:log:0") == 400, "0 extra"
+
+    asyncio.run(law())
+
+
+def test_a_lost_reply_is_unknown_and_its_repeat_stores_nothing_new(
+    own_server: RedisServer,
+) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+            transport = await bench.transport(reply_timeout=timedelta(seconds=0.5))
+            messages = [out("Reply", qos=qos, message_id=f"m-{qos}") for qos in (1, 2)]
+            await transport.publish(
+                [out("Other", qos=2)]
+            )  # from now on the server knows the script
+            own_server.pause()
+            results = await transport.publish(messages)
+            own_server.resume()
+            assert all(isinstance(each, Unknown) for each in results)
+            assert all(isinstance(each.error, ReplyLost) for each in results)
+
+            async def stored() -> bool:
+                return await client.xlen("{law:Reply}:log:0") == 2
+
+            await until(stored)
+            assert (await publish_through(transport, messages[1])).duplicate
+            assert await client.xlen("{law:Reply}:log:0") == 2
+
+    asyncio.run(law())
+
+
+def test_a_killed_connection_in_mid_work_loses_nothing(server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            fast = {"reclaim_interval": timedelta(seconds=0.1)}
+            transport = await bench.transport(**fast)
+            member = await bench.member(transport, "Kill", lease=1.0, window=50)
+            seen: dict[bytes, int] = {}
+            drinking = asyncio.create_task(drink(member, seen))
+            for number in range(500):
+                await publish_through(transport, out("Kill", str(number).encode(), qos=2))
+                if number % 100 == 50:
+                    mine = [
+                        each["id"]
+                        for each in await client.client_list()
+                        if each["name"].startswith("lab:")
+                    ]
+                    for id_ in mine:
+                        await client.client_kill_filter(_id=id_)
+            await until(lambda: len(seen) == 500, 20.0)
+            drinking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await drinking
+
+            async def settled() -> bool:
+                pending = await client.xpending("{law:Kill}:log:0", "workers")
+                return bool(pending["pending"] == 0)
+
+            await until(settled)
+            assert (await transport.health()).ok
+            kinds = {each.kind for each in bench.events}
+            assert {EventKind.DISCONNECTED, EventKind.CONNECTED} <= kinds
+
+    asyncio.run(law())
+
+
+def test_what_a_broken_read_swallowed_comes_at_once_and_as_the_first_attempt(
+    server: RedisServer,
+) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            transport = await bench.transport()
+            member = await bench.member(transport, "Swallow", lease=30.0)
+            assert await nothing_more(member, 0.1)
+            session = transport._session
+            assert session is not None
+            # As if the reply of a read had been lost: the server counts it as handed over.
+            await client.xadd("{law:Swallow}:to:workers", {"b": b"1"})
+            (first,) = await gather_deliveries(member, 1)
+            member._held.clear()  # type: ignore[attr-defined]
+            for each in await client.client_list():
+                if each["name"] == "lab:group-workers":
+                    await client.client_kill_filter(_id=each["id"])
+            (again,) = await gather_deliveries(member, 1, 5.0)
+            assert (again.sequence, again.attempt) == (first.sequence, 1)
+
+    asyncio.run(law())
+
+
+def test_a_removed_stream_is_made_again_and_said(server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            transport = await bench.transport()
+            member = await bench.member(transport, "Removed")
+            await client.delete("{law:Removed}:log:0")
+            await client.xgroup_destroy("{law:Removed}:to:workers", "workers")
+            await until(lambda: any("was made again" in each.detail for each in bench.events))
+            await transport.publish([out("Removed", b"after")])
+            (found,) = await gather_deliveries(member, 1)
+            assert found.body == b"after"
+            assert await member.settle([Settle(found, Ack(), confirm=True)]) == [Done()]
+
+    asyncio.run(law())
+
+
+def test_a_full_server_refuses_and_what_is_stored_stays(own_server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+            transport = await bench.transport()
+            member = await bench.member(transport, "Full")
+            await transport.publish([out("Full", b"kept")])
+            await client.config_set("maxmemory", 1)
+            for qos in (1, 2):
+                (result,) = await transport.publish([out("Full", qos=qos)])
+                assert isinstance(result, Rejected)
+                assert result.transient, "room can come back"
+            (found,) = await gather_deliveries(member, 1)
+            assert await member.settle([Settle(found, Ack(), confirm=True)]) == [Done()]
+            await client.config_set("maxmemory", 0)
+            assert isinstance((await transport.publish([out("Full", qos=2)]))[0], Receipt)
+
+    asyncio.run(law())
+
+
+def test_a_server_that_forgot_the_scripts_is_told_again(server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            transport = await bench.transport()
+            member = await bench.member(transport, "Script")
+            await client.script_flush()
+            await transport.publish([out("Script", qos=2)])
+            (found,) = await gather_deliveries(member, 1)
+            await client.script_flush()
+            assert await member.settle([Settle(found, Nack())]) == [Done()]
+            (again,) = await gather_deliveries(member, 1)
+            assert again.attempt == 2
+
+    asyncio.run(law())
+
+
+def test_a_settlement_while_disconnected_is_unknown_and_close_ends(
+    own_server: RedisServer,
+) -> None:
+    async def law() -> None:
+        bench = Lab(address_of(own_server))
+        transport = await bench.transport()
+        member = await bench.member(transport, "Down")
+        await transport.publish([out("Down", str(number).encode()) for number in range(3)])
+        found = await gather_deliveries(member, 3)
+        own_server.kill()
+        await until(lambda: any(each.kind is EventKind.DISCONNECTED for each in bench.events))
+        work = [Settle(found[0], Ack()), Settle(found[1], Nack())]
+        assert all(isinstance(each, Unknown) for each in await member.settle(work))
+        assert isinstance((await member.extend(found[2:]))[0], Unknown)
+        async with asyncio.timeout(5):
+            await bench.close()
+
+    asyncio.run(law())
