@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from nats_kit import Opened, address_of, collect, fresh_namespace, opened
+from nats.aio.client import Client
+from nats_kit import Opened, address_of, collect, fresh_namespace, opened, until
 
 from catga.errors import AuthenticationError, CapabilityError, ConfigurationError, ConnectionLost
-from catga.spi import Capability, EventKind, Mode, QualityOfService
+from catga.spi import Capability, EventKind, Mode, QualityOfService, Receipt, Unknown
 from catga.testing import free_port
 from catga_nats import NatsSettings
+from catga_nats.client import GuardedClient
 from catga_nats.connection import parse_version
 from catga_nats.incoming import ack_tokens
 from catga_nats.testing import NatsServer
@@ -45,13 +48,12 @@ def test_a_server_that_is_not_there_is_named_within_the_deadline() -> None:
 
 def test_a_server_that_says_nothing_is_named_within_the_deadline() -> None:
     async def law() -> None:
-        mute = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
-        port = mute.sockets[0].getsockname()[1]
         words = await _refused(f"nats://alice:s3cret@127.0.0.1:{port}", ConnectionLost)
         assert f"nats://127.0.0.1:{port}" in words
-        mute.close()
 
-    asyncio.run(law())
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        asyncio.run(law())
 
 
 def test_wrong_credentials_fail_fast_and_are_not_shown(binary: str | None) -> None:
@@ -299,3 +301,65 @@ def test_nothing_is_left_behind(server: NatsServer) -> None:
         assert len(asyncio.all_tasks()) == before
 
     asyncio.run(law())
+
+
+def test_a_reader_that_died_is_noticed_and_replaced(server: NatsServer) -> None:
+    """Nothing but a round trip shows it: the client says that it is connected."""
+
+    async def law() -> None:
+        async with opened(server.url, ping_interval=timedelta(seconds=0.1)) as here:
+            subscription = await here.subscribe(here.source())
+            here.transport._connection.client._reading_task.cancel()
+            await until(lambda: len(here.told(EventKind.CONNECTED)) == 2)
+            await here.transport.publish([here.outgoing(b"alive")])
+            assert (await collect(subscription, 1))[0].body == b"alive"
+
+    asyncio.run(law())
+
+
+def test_a_server_that_hangs_is_left_and_met_again(binary: str | None) -> None:
+    async def law(server: NatsServer) -> None:
+        settings = {"ping_interval": timedelta(seconds=0.2)}
+        async with opened(server.url, connect_deadline=1.0, **settings) as here:
+            subscription = await here.subscribe(here.source(lease=1.0))
+            server.pause()
+
+            async def hangs() -> bool:
+                return not await here.transport._connection.client.answers(0.1)
+
+            await until(hangs)
+            (result,) = await here.transport.publish([here.outgoing(b"lost?", "id")])
+            assert isinstance(result, Unknown)
+            server.resume()
+            await until(lambda: len(here.told(EventKind.CONNECTED)) == 2)
+            (again,) = await here.transport.publish([here.outgoing(b"lost?", "id")])
+            assert isinstance(again, Receipt)
+            assert len(await collect(subscription, 1)) == 1
+
+    with NatsServer(binary) as server:
+        asyncio.run(law(server))
+
+
+def test_a_word_of_the_server_does_not_close_the_client_for_good(server: NatsServer) -> None:
+    """Any `-ERR` but a stale connection or a permission did."""
+
+    async def law() -> None:
+        async with opened(server.url) as here:
+            client = here.transport._connection.client
+            client._transport.write(b"NONSENSE\r\n")
+            await until(lambda: len(here.told(EventKind.CONNECTED)) == 2)
+            assert here.told(EventKind.TROUBLE)
+            assert (await here.transport.health()).ok
+
+    asyncio.run(law())
+
+
+def test_what_the_guard_leans_on_is_still_in_the_client() -> None:
+    """The overridden names are the client's private ones."""
+    overridden = [name for name in vars(GuardedClient) if name.startswith("_") and "__" not in name]
+    assert len(overridden) >= 6
+    for name in overridden:
+        assert callable(getattr(Client, name)), name
+    client = Client()
+    for name in ("_pending", "_pending_data_size", "_flush_queue", "_pongs", "_server_info"):
+        assert hasattr(client, name), name

@@ -277,8 +277,7 @@ def test_an_ephemeral_group_sees_what_is_new_and_leaves_nothing(server: NatsServ
             for listener in listeners:
                 assert [each.body for each in await collect(listener, 1)] == [b"new"]
                 await listener.close()
-            keeper = here.transport._keeper
-            (info,) = await keeper._api.call([(f"STREAM.INFO.{here.namespace}-log", None)])
+            (info,) = await here.transport._api.call([(f"STREAM.INFO.{here.namespace}-log", None)])
             assert info["state"]["consumer_count"] == 0
 
     asyncio.run(law())
@@ -478,6 +477,8 @@ def test_a_deleted_consumer_is_told_to_the_reader(server: NatsServer) -> None:
     async def law() -> None:
         async with opened(server.url) as here:
             subscription = await here.subscribe(here.source())
+            await here.transport.publish([here.outgoing()])
+            await collect(subscription, 1)
             api = here.transport._api
             await api.call([(f"CONSUMER.DELETE.{here.namespace}-log.billing=Order", None)])
             with pytest.raises(Exception, match="billing=Order") as caught:

@@ -98,8 +98,8 @@ class GuardedClient(Client):
             async with asyncio.timeout(timeout):
                 await subscription.drain()  # type: ignore[no-untyped-call] # the client's own
 
-    async def prove_alive(self, timeout: float) -> bool:
-        """Make a round trip; start a new connection when it fails.
+    async def answers(self, timeout: float) -> bool:
+        """Make a round trip.
 
         Only this notices a reader that has died: `is_connected` stays true, `flush` succeeds.
         """
@@ -108,9 +108,12 @@ class GuardedClient(Client):
         try:
             await self.rtt(timeout)  # type: ignore[arg-type] # any number of seconds will do
         except (Error, OSError, TimeoutError):
-            await self._process_op_err(StaleConnectionError())
             return False
         return True
+
+    async def start_again(self) -> None:
+        """Give up this connection and make another."""
+        await self._process_op_err(StaleConnectionError())
 
     async def _attempt_reconnect(self) -> None:
         # Closing waits until the peer has read what was written: for ever, when it hangs. And what
@@ -157,6 +160,15 @@ class GuardedClient(Client):
         except Exception as error:
             _log.warning("a message with a malformed header block: %r", error)
             return None
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # A PING is written past the commands that wait: its PONG would prove nothing about them,
+        # and a subscription would count as confirmed before the server has heard of it.
+        if self._pending and self._transport is not None:
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._send_ping(future)
 
     async def _process_pong(self) -> None:
         # A PONG for a round trip that was given up ends the reader otherwise.

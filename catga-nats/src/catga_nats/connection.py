@@ -7,13 +7,17 @@ import contextlib
 import importlib.util
 import re
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from nats.errors import SlowConsumerError
-
-from catga.errors import AuthenticationError, CapabilityError, ConfigurationError
+from catga.errors import (
+    AuthenticationError,
+    CapabilityError,
+    ConfigurationError,
+    ConnectionLost,
+)
 from catga.spi import Address, EventKind, Runtime, TransportEvent
 from catga_nats.client import GuardedClient
 from catga_nats.errors import cannot_connect, is_final
@@ -26,6 +30,8 @@ MINIMUM_VERSION = (2, 10)
 """Consumers with several filters. Source: NATS 2.10 release notes, docs.nats.io."""
 
 _CLOSE_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+_REMEMBERED = 100
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -48,8 +54,7 @@ class Connection:
         self._refused: asyncio.Future[None] | None = None
         self._last_error: BaseException | None = None
         self._closing = False
-        self.denied: list[str] = []
-        """Permissions violations, in the server's words, lowered."""
+        self._denied: deque[str] = deque(maxlen=_REMEMBERED)
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
         self.client = GuardedClient(require_tls=_wants_tls(address, settings))
         self.version = (0, 0, 0)
@@ -104,8 +109,9 @@ class Connection:
             await self._runtime.clock.sleep(seconds)
             if self._closing or not self.client.is_connected:
                 continue
-            if not await self.client.prove_alive(max(seconds / 2, 1.0)):
+            if not await self.client.answers(max(seconds / 2, 1.0)):
                 self.emit(EventKind.TROUBLE, f"{self._address.shown} does not answer")
+                await self.client.start_again()
 
     def _options(self) -> dict[str, Any]:
         settings, address = self._settings, self._address
@@ -142,17 +148,17 @@ class Connection:
     # An error that one of these raises would end the client's reader or its reconnecting.
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = error
+        known, self._last_error = self._last_error, error
         words = str(error).lower()
         if self._refused is not None:
             if is_final(error) and not self._refused.done():
                 self._refused.set_result(None)
         elif "permissions violation" in words:
-            self.denied.append(words)
+            self._denied.append(words)
             self.mux.deny(words)
             self.emit(EventKind.TROUBLE, str(error))
-        elif isinstance(error, SlowConsumerError):
-            self.emit(EventKind.SLOW_CONSUMER, f"dropped a message on {error.subject}")
+        elif repr(known) != repr(error) and not self._closing:  # once, not per try to reconnect
+            self.emit(EventKind.TROUBLE, f"{self._address.shown}: {error!r}")
 
     async def _on_disconnected(self) -> None:
         if hasattr(self, "mux"):
@@ -173,9 +179,9 @@ class Connection:
 
         Raises `AuthenticationError` when it does not permit to subscribe to `subject`.
         """
-        if not await self.client.prove_alive(5.0):
-            raise cannot_connect(self._address.shown, self._last_error, 5.0)
-        if any(f'"{subject.lower()}"' in words for words in self.denied):
+        if not await self.client.answers(_ANSWER_SECONDS):
+            raise ConnectionLost(f"{self._address.shown} does not answer")
+        if any(f'"{subject.lower()}"' in words for words in self._denied):
             raise AuthenticationError(f"the server does not permit subscribing to {subject}")
 
 

@@ -36,6 +36,7 @@ class Publisher:
     def __init__(self, connection: Connection, ack_timeout: float) -> None:
         self._connection = connection
         self._ack_timeout = ack_timeout
+        self._in_a_row = 0
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Return the results in the order of the batch."""
@@ -44,14 +45,17 @@ class Publisher:
         results: list[PublishResult] = []
         acks = Batch(self._connection.mux)
         stored: list[int] = []
-        for place, outgoing in enumerate(batch, 1):
-            if place % _YIELD_EVERY == 0 and not await client.room():
-                break
+        for place, outgoing in enumerate(batch):
+            self._in_a_row += 1
+            if self._in_a_row >= _YIELD_EVERY:  # also over many small batches: nothing is sent
+                self._in_a_row = 0  # before the loop turns
+                if not await client.room():
+                    break
             results.append(_UNSENT)
             if outgoing.subject.durable:
                 refused = await self._store(outgoing, acks, limit)
                 if refused is None:
-                    stored.append(place - 1)
+                    stored.append(place)
             else:
                 refused = await self._hand_over(outgoing, limit)
             if refused is not None:

@@ -11,22 +11,36 @@ from catga.errors import CapabilityError, ConfigurationError
 
 __all__ = ["Thing", "changes", "check_echo"]
 
-_FIXED = frozenset({"storage", "retention", "deliver_policy", "ack_policy"})
+_FIXED = frozenset({"storage", "retention", "ack_policy"})
 """Settings JetStream never changes on what exists."""
+_NO_LIMIT = (None, 0, -1)
 
 
 @attrs.frozen
 class Thing:
-    """A stream or a consumer as it is wanted."""
+    """A stream or a consumer as it is wanted, and the API calls that bring it about."""
 
     name: str
     """For people: `the stream catga-log`."""
     config: Mapping[str, Any]
     """What it is created with."""
+    info: str
+    create: str
+    update: str
+    stream: str = ""
+    """The stream of a consumer."""
     required: frozenset[str] = frozenset()
     """Settings without which it is of no use to us: refused when they differ."""
     explicit: frozenset[str] = frozenset()
     """Settings somebody gave: imposed where the server allows it, else refused."""
+    at_least: Mapping[str, int] = attrs.field(factory=dict)
+    """Limits that would break a promise below this: raised to what is wanted."""
+
+    def body(self, config: Mapping[str, Any], action: str) -> dict[str, Any]:
+        """Return the request that creates (or updates) it with this configuration."""
+        if not self.stream:
+            return dict(config)
+        return {"stream_name": self.stream, "config": config, "action": action}
 
 
 def changes(thing: Thing, has: Mapping[str, Any], *, may_change: bool) -> dict[str, Any]:
@@ -35,18 +49,27 @@ def changes(thing: Thing, has: Mapping[str, Any], *, may_change: bool) -> dict[s
     Raises `ConfigurationError`, naming the setting and both values, when it cannot be changed.
     """
     found: dict[str, Any] = {}
-    for key in sorted(thing.required | thing.explicit):
-        wanted, present = thing.config[key], has.get(key)
-        if _same(wanted, present):
-            continue
+    for key in _differing(thing, has):
         if key in thing.required or key in _FIXED or not may_change:
             why = "cannot be changed" if may_change else "verify mode changes nothing"
             raise ConfigurationError(
-                f"{thing.name} has {key}={_shown(present)}, wanted is {_shown(wanted)}, and it "
-                f"{why}: adapt the setting, or change it on the server"
+                f"{thing.name} has {key}={_shown(has.get(key))}, wanted is "
+                f"{_shown(thing.config[key])}, and it {why}: adapt the setting, or change it on "
+                "the server"
             )
-        found[key] = wanted
+        found[key] = thing.config[key]
     return found
+
+
+def _differing(thing: Thing, has: Mapping[str, Any]) -> list[str]:
+    differing = {
+        key for key in thing.required | thing.explicit if not _same(thing.config[key], has.get(key))
+    }
+    for key, least in thing.at_least.items():
+        present = has.get(key)
+        if present not in _NO_LIMIT and present < least:
+            differing.add(key)
+    return sorted(differing)
 
 
 def check_echo(thing: Thing, asked: Mapping[str, Any], returned: Mapping[str, Any]) -> None:
@@ -65,11 +88,10 @@ def check_echo(thing: Thing, asked: Mapping[str, Any], returned: Mapping[str, An
 def _same(wanted: Any, present: Any) -> bool:
     if isinstance(wanted, list):
         return sorted(wanted) == sorted(present or ())
-    # JetStream leaves out what is at its zero; no limit is written as 0 and as -1.
-    return bool(wanted == present or (wanted in (0, -1, False) and present in (None, 0, -1, False)))
+    return bool(wanted == present or (wanted in _NO_LIMIT and present in _NO_LIMIT))
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1_000_000_000:
-        return f"{value / 1e9:g}s" if value % 1_000_000 == 0 else str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10**9:
+        return f"{value / 1e9:g}s" if value % 10**6 == 0 else str(value)
     return str(value)

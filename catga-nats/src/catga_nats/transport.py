@@ -30,10 +30,11 @@ from catga_nats.errors import ApiError
 from catga_nats.inbox import KvInbox
 from catga_nats.live import LiveSubscription
 from catga_nats.plugin import CAPABILITIES
+from catga_nats.provisioning import Provisioner
 from catga_nats.publishing import Publisher
 from catga_nats.pull import PullSubscription
 from catga_nats.settings import NatsSettings
-from catga_nats.streams import Keeper
+from catga_nats.wanted import Wants
 
 __all__ = ["NatsTransport"]
 
@@ -55,13 +56,13 @@ class NatsTransport(Transport):
     def __init__(self, address: Address, settings: NatsSettings, explicit: frozenset[str]) -> None:
         self._address = address
         self._settings = settings
-        self._explicit = explicit
+        self._wants = Wants(settings, explicit)
         self._capabilities = Capabilities(CAPABILITIES, _ABSENT)
         self._numbers = itertools.count(1)
         self._connection: Connection | None = None
         self._runtime: Runtime
         self._api: JetStreamApi
-        self._keeper: Keeper
+        self._provisioner: Provisioner
         self._publisher: Publisher
         self._inbox: KvInbox | None = None
         self._subscriptions: list[PullSubscription | LiveSubscription] = []
@@ -88,7 +89,7 @@ class NatsTransport(Transport):
         await connection.open()
         self._connection = connection
         self._api = JetStreamApi(connection.mux, runtime.clock)
-        self._keeper = Keeper(connection, self._api, self._settings, self._explicit)
+        self._provisioner = Provisioner(connection, self._api, self._wants)
         ack_timeout = self._settings.publish_ack_timeout.total_seconds()
         self._publisher = Publisher(connection, ack_timeout)
         connection.on_reconnected.append(self._reconnected)
@@ -106,14 +107,14 @@ class NatsTransport(Transport):
             absent = {**_ABSENT, **dict.fromkeys(_STORED, reason)}
             self._capabilities = Capabilities(CAPABILITIES - set(_STORED), absent)
         else:
-            self._inbox = KvInbox(connection, self._keeper.streams)
+            self._inbox = KvInbox(connection, self._provisioner.streams)
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Create or verify streams, the bucket of completion records, and consumers."""
         self._need()
         if topology.publishes or any(source.durable for source in topology.sources):
             self._capabilities.require(Capability.AT_LEAST_ONCE, "storing messages")
-        await self._keeper.prepare(topology, mode)
+        await self._provisioner.prepare(topology, mode)
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
@@ -142,17 +143,17 @@ class NatsTransport(Transport):
         name = names.consumer(source)
         if source.ephemeral:
             name = f"{self._runtime.instance}-{next(self._numbers)}={source.type}"
-            await self._keeper.create_ephemeral(source, name)
-        lease = self._keeper.lease(source, name)
+            await self._provisioner.create_ephemeral(source, name)
+        lease = self._provisioner.lease(source, name)
         return PullSubscription(connection, self._api, self._runtime, source, name, lease)
 
     async def health(self) -> Health:
         """Make a round trip, and ask for the streams in use."""
         connection = self._connection
-        if connection is None or not await connection.client.prove_alive(1.0):
+        if connection is None or not await connection.client.answers(1.0):
             return Health(ok=False, detail=f"not connected to {self._address.shown}")
         gone = [each.gone for each in self._subscriptions if isinstance(each, PullSubscription)]
-        calls = [(f"STREAM.INFO.{name}", None) for name in self._keeper.streams]
+        calls = [(f"STREAM.INFO.{name}", None) for name in self._provisioner.streams]
         try:
             results = await self._api.try_once(calls, 1.0)
         except TransportError as error:

@@ -1,0 +1,134 @@
+"""Streams and consumers on the server: created, verified, reconciled, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from catga.errors import CapabilityError, ConfigurationError
+from catga.spi import EventKind, Mode, QualityOfService, Source, Topology
+from catga_nats import names
+from catga_nats.api import Call, JetStreamApi, Result
+from catga_nats.connection import Connection
+from catga_nats.errors import ApiError, api_failure
+from catga_nats.reconcile import Thing, changes, check_echo
+from catga_nats.risks import Risk, found_risks
+from catga_nats.wanted import Wants
+
+__all__ = ["Provisioner"]
+
+_MISSING = frozenset({10059, 10014})  # no such stream, no such consumer
+_TAKEN = frozenset({10058, 10148, 10013})  # another bus was faster, with other settings
+
+
+class Provisioner:
+    """Brings about what a topology needs, and remembers what the server really has."""
+
+    def __init__(self, connection: Connection, api: JetStreamApi, wants: Wants) -> None:
+        self._connection = connection
+        self._api = api
+        self._wants = wants
+        self._said: set[str] = set()
+        self._consumers: dict[tuple[str, str], dict[str, Any]] = {}
+        self.streams: dict[str, dict[str, Any]] = {}
+        """The configuration the server really has, by name."""
+
+    async def prepare(self, topology: Topology, mode: Mode) -> None:
+        """Make sure of the streams and the durable consumers of this topology."""
+        durable = [each for each in topology.sources if each.durable]
+        if not durable and not topology.publishes:
+            return
+        for config in await self._ensure(self._wants.streams(topology), mode):
+            self.streams[config["name"]] = config
+            self._accept(found_risks(config, topology), topology)
+        lasting = [each for each in durable if not each.ephemeral]
+        things = [self._wants.consumer(source) for source in lasting]
+        for source, config in zip(lasting, await self._ensure(things, mode), strict=True):
+            self._note(source, names.consumer(source), config)
+
+    async def create_ephemeral(self, source: Source, name: str) -> None:
+        """Create the consumer of one ephemeral subscription."""
+        (config,) = await self._ensure([self._wants.ephemeral(source, name)], Mode.CREATE)
+        self._note(source, name, config)
+
+    def lease(self, source: Source, name: str) -> float:
+        """Return the seconds a delivery of this consumer really stays with its receiver.
+
+        Raises `ConfigurationError` when `prepare` has not seen the source.
+        """
+        config = self._consumers.get((source.namespace, name))
+        if config is None:
+            raise ConfigurationError(f"the consumer {name} was not prepared")
+        steps = config.get("backoff") or [config["ack_wait"]]  # a backoff replaces the wait
+        return float(steps[0]) / 1e9
+
+    def _note(self, source: Source, name: str, config: dict[str, Any]) -> None:
+        if config.get("deliver_subject"):
+            raise ConfigurationError(f"the consumer {name} pushes, a pull consumer is needed")
+        self._consumers[source.namespace, name] = config
+
+    def _accept(self, risks: Iterable[Risk], topology: Topology) -> None:
+        """Say each once; at QoS 2 refuse what breaks it and is not accepted by name."""
+        strict = topology.qos is QualityOfService.EXACTLY_ONCE
+        for risk in risks:
+            if strict and risk.name and risk.name not in topology.accept_risk:
+                raise CapabilityError(f'{risk.words} (or accept_risk=["{risk.name}"])')
+            if risk.words not in self._said:
+                self._said.add(risk.words)
+                self._connection.emit(EventKind.RISK, risk.words)
+
+    async def _ensure(self, things: Sequence[Thing], mode: Mode) -> list[dict[str, Any]]:
+        """Ask what is there, create what is not, change what differs: all things at once."""
+        results = await self._api.call([(thing.info, None) for thing in things])
+        absent = _places(results, _MISSING)
+        if absent and mode is Mode.VERIFY:
+            missing = ", ".join(things[place].name for place in absent)
+            raise ConfigurationError(f"not there: {missing}; start once with mode create")
+        await self._fill(results, absent, [_creation(things[place]) for place in absent])
+        raced = _places(results, _TAKEN)
+        await self._fill(results, raced, [(things[place].info, None) for place in raced])
+        configs = [_config(thing, result) for thing, result in zip(things, results, strict=True)]
+        for place in set(absent) - set(raced):
+            check_echo(things[place], things[place].config, configs[place])
+        await self._reconcile(things, configs, mode)
+        return configs
+
+    async def _fill(self, results: list[Result], places: list[int], calls: list[Call]) -> None:
+        for place, result in zip(places, await self._api.call(calls), strict=True):
+            results[place] = result
+
+    async def _reconcile(
+        self, things: Sequence[Thing], configs: list[dict[str, Any]], mode: Mode
+    ) -> None:
+        may_change = mode is Mode.CREATE
+        wanted = [
+            changes(thing, config, may_change=may_change)
+            for thing, config in zip(things, configs, strict=True)
+        ]
+        places = [place for place, change in enumerate(wanted) if change]
+        calls = [
+            (things[place].update, things[place].body(configs[place] | wanted[place], "update"))
+            for place in places
+        ]
+        for place, result in zip(places, await self._api.call(calls), strict=True):
+            configs[place] = _config(things[place], result)
+            check_echo(things[place], wanted[place], configs[place])
+
+
+def _creation(thing: Thing) -> Call:
+    return thing.create, thing.body(thing.config, "create")
+
+
+def _places(results: Sequence[Result], codes: frozenset[int]) -> list[int]:
+    return [
+        place
+        for place, result in enumerate(results)
+        if isinstance(result, ApiError) and result.err_code in codes
+    ]
+
+
+def _config(thing: Thing, result: Result) -> dict[str, Any]:
+    if isinstance(result, ApiError):
+        raise api_failure(thing.name, result)
+    config: dict[str, Any] = result["config"]
+    return config

@@ -1,0 +1,151 @@
+"""What Catga wants to find on a server: streams and consumers as plain data. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from catga.errors import ConfigurationError
+from catga.spi import QualityOfService, Source, Start, Topology
+from catga_nats import names
+from catga_nats.reconcile import Thing
+from catga_nats.settings import NatsSettings, nanoseconds
+
+__all__ = ["Wants"]
+
+_DELIVERY_MARGIN = 100
+"""Deliveries the server allows beyond the attempts of the bus: also what is given back at a drain
+counts as a delivery."""
+_SETTING_OF = {"num_replicas": "replicas"}
+_STORED_KINDS = ("log", "to", "redo")
+
+
+class Wants:
+    """Turns settings, and which of them somebody gave, into things."""
+
+    def __init__(self, settings: NatsSettings, explicit: frozenset[str]) -> None:
+        self._settings = settings
+        self._explicit = explicit
+
+    def streams(self, topology: Topology) -> list[Thing]:
+        """The streams of one namespace; the completion records' only at QoS 2."""
+        namespace = topology.namespace
+        subjects = [f"{namespace}.{kind}.>" for kind in _STORED_KINDS]
+        things = [
+            self._stream(names.log_stream(namespace), subjects, topology),
+            self._stream(names.dead_stream(namespace), [f"{namespace}.dead.>"], topology),
+        ]
+        if topology.qos is QualityOfService.EXACTLY_ONCE:
+            things.append(self._inbox(topology))
+        return things
+
+    def consumer(self, source: Source) -> Thing:
+        """The durable consumer of one group and type."""
+        name = names.consumer(source)
+        config = {
+            **self._pull(source, name),
+            "durable_name": name,
+            "deliver_policy": "new" if source.start is Start.NEW else "all",
+            "filter_subjects": names.stored_subjects(source),
+        }
+        return self._consumer(source, config, f"CONSUMER.CREATE.{_path(source, name)}")
+
+    def ephemeral(self, source: Source, name: str) -> Thing:
+        """The consumer of one subscription; the server removes it when nobody asks for long."""
+        (subject,) = names.stored_subjects(source)
+        config = {
+            **self._pull(source, name),
+            "deliver_policy": "new",
+            "filter_subject": subject,
+            "inactive_threshold": 60 * 10**9,
+        }
+        return self._consumer(source, config, f"CONSUMER.CREATE.{_path(source, name)}.{subject}")
+
+    def _stream(self, name: str, subjects: list[str], topology: Topology) -> Thing:
+        settings = self._settings
+        max_age = nanoseconds(settings.max_age) if settings.max_age else 0
+        if settings.duplicate_window is not None:
+            window = nanoseconds(settings.duplicate_window)
+        else:
+            window = int(topology.dedupe_window * 1e9)
+            window = min(window, max_age) if max_age else window  # the server allows no more
+        config = {
+            **self._kept(name, subjects),
+            "max_age": max_age,
+            "max_bytes": settings.max_bytes or -1,
+            "duplicate_window": window,
+        }
+        keys = {"storage", "num_replicas", "max_age", "max_bytes", "duplicate_window"}
+        return self._stream_thing(config, keys)
+
+    def _inbox(self, topology: Topology) -> Thing:
+        """The bucket of completion records: the stream a KV client would make."""
+        namespace = topology.namespace
+        config = {
+            **self._kept(names.inbox_stream(namespace), [f"$KV.{names.bucket(namespace)}.>"]),
+            "max_msgs_per_subject": 1,
+            "max_age": int(topology.completion_ttl * 1e9),
+            "allow_direct": True,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+        }
+        return self._stream_thing(config, {"storage", "num_replicas"})
+
+    def _kept(self, name: str, subjects: list[str]) -> dict[str, Any]:
+        return {
+            "name": name,
+            "subjects": subjects,
+            "retention": "limits",  # others forget ids, and drop what no group has asked for yet
+            "discard": "new",  # refuse what is too much: an accepted message is never dropped
+            "storage": self._settings.storage.value,
+            "num_replicas": self._settings.replicas,
+        }
+
+    def _stream_thing(self, config: dict[str, Any], keys: set[str]) -> Thing:
+        name = config["name"]
+        return Thing(
+            f"the stream {name}",
+            config,
+            info=f"STREAM.INFO.{name}",
+            create=f"STREAM.CREATE.{name}",
+            update=f"STREAM.UPDATE.{name}",
+            required=frozenset({"subjects", "retention"}),
+            explicit=self._given(keys),
+        )
+
+    def _pull(self, source: Source, name: str) -> dict[str, Any]:
+        settings = self._settings
+        if settings.max_deliver is not None and settings.max_deliver <= source.attempts:
+            raise ConfigurationError(
+                f"max_deliver={settings.max_deliver} must be above the {source.attempts} attempts "
+                "of the bus: the server strands what reaches its limit"
+            )
+        wait = nanoseconds(settings.ack_wait) if settings.ack_wait else int(source.lease * 1e9)
+        return {
+            "name": name,
+            "ack_policy": "explicit",
+            "ack_wait": wait,
+            "max_deliver": settings.max_deliver or source.attempts + _DELIVERY_MARGIN,
+            "max_ack_pending": settings.max_ack_pending,
+            "replay_policy": "instant",
+        }
+
+    def _consumer(self, source: Source, config: dict[str, Any], create: str) -> Thing:
+        name = config["name"]
+        return Thing(
+            f"the consumer {name}",
+            config,
+            info=f"CONSUMER.INFO.{_path(source, name)}",
+            create=create,
+            update=create,
+            stream=names.log_stream(source.namespace),
+            required=frozenset({"ack_policy", "filter_subjects"} & config.keys()),
+            explicit=self._given({"ack_wait", "max_deliver", "max_ack_pending"}),
+            at_least={"max_deliver": source.attempts + 1},
+        )
+
+    def _given(self, keys: set[str]) -> frozenset[str]:
+        return frozenset(key for key in keys if _SETTING_OF.get(key, key) in self._explicit)
+
+
+def _path(source: Source, name: str) -> str:
+    return f"{names.log_stream(source.namespace)}.{name}"
