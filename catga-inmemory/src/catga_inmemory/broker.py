@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from weakref import WeakValueDictionary
 
 from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Source
 from catga_inmemory.log import Stream
 
-__all__ = ["LiveListener", "MemoryBroker", "shared_broker"]
+__all__ = ["LiveListener", "MemoryBroker", "acquire", "release"]
 
 
 class LiveListener:
@@ -36,6 +35,7 @@ class MemoryBroker:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.users = 0
         self._streams: dict[tuple[str, str], Stream] = {}
         self._live: dict[tuple[str, str], list[LiveListener]] = defaultdict(list)
         self._turn = itertools.count()
@@ -49,6 +49,21 @@ class MemoryBroker:
         if stream is None:
             stream = self._streams[key] = Stream(self.clock)
         return stream
+
+    def close(self) -> None:
+        """Forget every timer."""
+        for stream in self._streams.values():
+            for name in list(stream.groups):
+                stream.forget(name)
+
+    def remove(self, namespace: str) -> None:
+        """Forget everything that is stored under a namespace."""
+        for key in [key for key in self._streams if key[0] == namespace]:
+            stream = self._streams.pop(key)
+            for name in list(stream.groups):
+                stream.forget(name)
+        for record in [record for record in self.completions if record[0] == namespace]:
+            del self.completions[record]
 
     def listen(self, source: Source, listener: LiveListener) -> None:
         """Add a live listener."""
@@ -88,12 +103,27 @@ class MemoryBroker:
             yield members[next(self._turn) % len(members)]
 
 
-_shared: WeakValueDictionary[str, MemoryBroker] = WeakValueDictionary()
+_shared: dict[str, MemoryBroker] = {}
 
 
-def shared_broker(name: str, clock: Clock) -> MemoryBroker:
-    """Return the broker of `inmemory://name`; it lives as long as one bus uses it."""
-    broker = _shared.get(name)
+def acquire(name: str, clock: Clock) -> MemoryBroker:
+    """Return the broker of `inmemory://name`, made when nobody uses one; `release` it later.
+
+    Without a name it is a new one, for this caller alone.
+    """
+    broker = _shared.get(name) if name else None
     if broker is None:
-        broker = _shared[name] = MemoryBroker(clock)
+        broker = MemoryBroker(clock)
+        if name:
+            _shared[name] = broker
+    broker.users += 1
     return broker
+
+
+def release(name: str, broker: MemoryBroker) -> None:
+    """Let go of a broker; with its last user, everything in it is gone."""
+    broker.users -= 1
+    if broker.users == 0:
+        broker.close()
+        if _shared.get(name) is broker:
+            del _shared[name]

@@ -30,7 +30,7 @@ from catga.spi import (
     TransportEvent,
     check_token,
 )
-from catga_inmemory.broker import LiveListener, MemoryBroker, shared_broker
+from catga_inmemory.broker import LiveListener, MemoryBroker, acquire, release
 from catga_inmemory.settings import MemorySettings
 from catga_inmemory.subscriptions import LiveSubscription, LogSubscription
 
@@ -104,10 +104,7 @@ class MemoryTransport(Transport):
     async def open(self, runtime: Runtime) -> None:
         """Take or make the broker."""
         self._runtime = runtime
-        if self._name:
-            self._broker = shared_broker(self._name, runtime.clock)
-        else:
-            self._broker = MemoryBroker(runtime.clock)
+        self._broker = acquire(self._name, runtime.clock)
         self._inbox = MemoryInbox(self._broker)
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
@@ -167,6 +164,10 @@ class MemoryTransport(Transport):
             entry.finished = asyncio.get_running_loop().create_future()
         await asyncio.shield(entry.finished)
 
+    async def remove(self, namespace: str) -> None:
+        """Forget everything stored under the namespace."""
+        self._need().remove(namespace)
+
     async def health(self) -> Health:
         """Memory is there while the transport is open."""
         return Health(self._broker is not None, "" if self._broker else "closed")
@@ -176,7 +177,9 @@ class MemoryTransport(Transport):
         for subscription in self._open:
             await subscription.close()
         self._open.clear()
-        self._broker = None
+        broker, self._broker = self._broker, None
+        if broker is not None:
+            release(self._name, broker)
 
     def _need(self) -> MemoryBroker:
         if self._broker is None:

@@ -88,7 +88,6 @@ class Consumer:
             clock=self._s.clock,
             source=self._s.service,
             on_settled=self._outcomes.off_hands,
-            counts=self.counts,
         )
         self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
 

@@ -78,19 +78,19 @@ class Outcomes:
         deadline = work.envelope.deadline if work.envelope is not None else None
         if deadline is None or deadline > self._services.clock.now():
             return False
-        self._counts["expired"] += 1
         if work.feed.settler is None:
             self.off_hands(work, "expired")
         else:
+            self._counts["expired"] += 1
             self.park(work, "the requester's deadline had passed", None)
         return True
 
     def poison(self, work: Work, error: CodecError) -> None:
-        self._counts["poison"] += 1
         _log.error("%s: undecodable message %s: %s", self._name, work.delivery.sequence, error)
         if work.feed.settler is None:
             self.off_hands(work, "poison")
         else:
+            self._counts["poison"] += 1
             self.park(work, "poison", error)
 
     def park(self, work: Work, cause: str, error: BaseException | None) -> None:

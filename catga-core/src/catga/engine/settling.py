@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
@@ -67,7 +66,6 @@ class Settler:
         clock: Clock,
         source: str,
         on_settled: Callable[[Work, str], None],
-        counts: Counter[str],
     ) -> None:
         self._feed = feed
         self._inbox = inbox
@@ -76,7 +74,6 @@ class Settler:
         self._clock = clock
         self._source = source
         self._on_settled = on_settled
-        self._counts = counts
         self._decisions: list[Decision] = []
         self._wanted = asyncio.Event()
         self._closing = False
@@ -132,7 +129,6 @@ class Settler:
         settled = []
         for decision, result in zip(batch, results, strict=True):
             if isinstance(result, Receipt):
-                self._counts["dead_lettered"] += 1
                 settled.append(decision)
             else:
                 _log.error("a dead letter could not be stored: %s", result.error)

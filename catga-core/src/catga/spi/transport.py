@@ -292,6 +292,11 @@ class Transport(ABC):
         del subject, sequence
         raise CapabilityError("this transport cannot tell when a message was handled")
 
+    async def remove(self, namespace: str) -> None:
+        """Delete everything on the broker that belongs to a namespace: messages, dead letters,
+        groups, records. For tests and demonstrations that clean up after themselves."""
+        raise CapabilityError(f"this transport cannot remove the namespace {namespace!r}")
+
     @abstractmethod
     async def health(self) -> Health:
         """Ask the server now, within a second or two."""

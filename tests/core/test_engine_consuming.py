@@ -1,0 +1,475 @@
+"""What a consumer does with its deliveries, in memory, on a manual clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextvars import ContextVar
+
+import pytest
+
+from catga import Context, Message
+from catga.spi import Kind, Outgoing, QualityOfService, Subject
+from core.engine_kit import Fast, Once, Order, Probe, broker_of, dead_letters, eventually, run
+
+
+def test_a_failed_attempt_comes_again_after_its_delay_as_the_next_attempt() -> None:
+    async def law(probe: Probe) -> None:
+        attempts: list[tuple[int, float]] = []
+        bus = probe.bus({"attempts": 3, "backoff_base": 10, "backoff_cap": 10})
+
+        @bus.handle(Order)
+        async def handle(order: Order, context: Context) -> None:
+            attempts.append((context.attempt, probe.clock.monotonic()))
+            if context.attempt < 3:
+                raise ValueError("not yet")
+
+        async with bus:
+            await bus.publish(Order(1))
+            await eventually(lambda: len(attempts) == 1)
+            await probe.pass_time(0.9)
+            assert len(attempts) == 1, "a tenth of the backoff is the least"
+            await probe.pass_time(25)
+            assert [attempt for attempt, _ in attempts] == [1, 2, 3]
+            await probe.pass_time(1000)
+            assert len(attempts) == 3, "handled is handled"
+
+    run(law)
+
+
+def test_the_last_failed_attempt_becomes_a_dead_letter_with_cause_and_bytes() -> None:
+    async def law(probe: Probe) -> None:
+        calls: list[int] = []
+        bus = probe.bus({"attempts": 2})
+
+        @bus.handle(Order)
+        async def handle(order: Order, context: Context) -> None:
+            calls.append(context.attempt)
+            raise ValueError("never")
+
+        async with bus:
+            receipt = await bus.publish(Order(7))
+            await probe.pass_time(5)
+            await eventually(lambda: dead_letters(bus, "Order"))
+            letter = json.loads(dead_letters(bus, "Order")[0])["data"]
+            assert letter["cause"] == "attempts exhausted"
+            assert letter["attempts"] == 2
+            assert "ValueError: never" in letter["traceback"]
+            assert letter["message_id"] == receipt.message_id
+            assert letter["body_base64"]
+            await probe.pass_time(1000)
+            assert calls == [1, 2]
+            assert bus.counts()["tests/Order"]["dead-letter"] == 1
+
+    run(law)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xfe not json",
+        b"{}",
+        b'{"specversion":"1.0","id":"x","type":"Unknown","source":"s","data":{"number":1}}',
+        b'{"specversion":"1.0","id":"x","type":"Order","source":"s","data":{"number":"one"}}',
+    ],
+    ids=["garbage", "no envelope", "unknown type", "wrong field type"],
+)
+def test_poison_is_parked_after_one_delivery_and_stops_nobody(body: bytes) -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[int] = []
+        bus = probe.bus()
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            seen.append(order.number)
+
+        async with bus:
+            subject = Subject(bus.namespace, Kind.LOG, "Order")
+            poison = Outgoing(subject, body, "poison", QualityOfService.AT_LEAST_ONCE)
+            broker_of(bus).stream(bus.namespace, "Order").append(poison)
+            await bus.publish(Order(1))
+            await eventually(lambda: seen == [1] and dead_letters(bus, "Order"))
+            letter = json.loads(dead_letters(bus, "Order")[0])["data"]
+            assert letter["cause"] == "poison"
+            assert letter["attempts"] == 1
+            assert bus.counts()["tests/Order"]["poison"] == 1
+
+    run(law)
+
+
+def test_poison_at_qos_0_is_counted_and_dropped() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[int] = []
+        bus = probe.bus()
+
+        @bus.handle(Fast)
+        async def handle(message: Fast) -> None:
+            seen.append(message.number)
+
+        async with bus:
+            subject = Subject(bus.namespace, Kind.LIVE, "Fast")
+            broker_of(bus).send_live(
+                Outgoing(subject, b"garbage", "poison", QualityOfService.AT_MOST_ONCE)
+            )
+            await bus.publish(Fast(1))
+            await eventually(lambda: seen == [1])
+            assert bus.counts()["tests/Fast"]["poison"] == 1
+            assert not dead_letters(bus, "Fast")
+
+    run(law)
+
+
+def test_a_handler_that_hangs_is_cancelled_and_its_message_comes_again() -> None:
+    async def law(probe: Probe) -> None:
+        ends: list[str] = []
+        bus = probe.bus({"handler_timeout": 2, "backoff_base": 1, "attempts": 3})
+
+        @bus.handle(Order)
+        async def handle(order: Order, context: Context) -> None:
+            if context.attempt == 1:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    ends.append("cancelled")
+                    raise
+            ends.append("handled")
+
+        async with bus:
+            await bus.publish(Order(1))
+            await probe.pass_time(10)
+            assert ends == ["cancelled", "handled"]
+
+    run(law)
+
+
+def test_the_lease_of_a_long_handler_is_kept_and_nobody_else_runs_it() -> None:
+    async def law(probe: Probe) -> None:
+        runs: list[str] = []
+        go = asyncio.Event()
+        settings = {"lease": 3, "handler_timeout": None}
+        first, second = probe.bus(settings), probe.bus(settings)
+
+        for bus in (first, second):
+
+            @bus.handle(Order)
+            async def handle(order: Order) -> None:
+                runs.append("run")
+                await go.wait()
+
+        async with first, second:
+            await first.publish(Order(1))
+            await probe.pass_time(100)
+            assert runs == ["run"]
+            go.set()
+            await probe.pass_time(10)
+            assert runs == ["run"]
+            done = [bus.counts()["tests/Order"].get("ack", 0) for bus in (first, second)]
+            assert sum(done) == 1
+
+    run(law)
+
+
+def test_a_handler_whose_lease_is_lost_is_cancelled_and_settles_nothing() -> None:
+    async def law(probe: Probe) -> None:
+        ends: list[str] = []
+        bus = probe.bus({"lease": 3, "handler_timeout": None})
+
+        @bus.handle(Order)
+        async def handle(order: Order, context: Context) -> None:
+            if context.attempt > 1:
+                return
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ends.append("cancelled")
+                raise
+
+        async with bus:
+            await bus.publish(Order(1))
+            group = broker_of(bus).stream(bus.namespace, "Order").groups["tests"]
+            await eventually(lambda: not group.ready)
+            for _, flight in group._leases:
+                flight.live = False  # as another owner's claim leaves it
+            await probe.pass_time(3)
+            assert ends == ["cancelled"]
+            assert bus.counts()["tests/Order"]["lost"] == 1
+            assert "ack" not in bus.counts()["tests/Order"]
+
+    run(law)
+
+
+def test_what_a_group_completed_at_qos_2_is_not_handled_again() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[int] = []
+        settings = {"dedupe_window": 20, "publish_deadline": 5}
+        bus = probe.bus(settings)
+
+        @bus.handle(Once)
+        async def handle(message: Once) -> None:
+            seen.append(message.number)
+
+        async with bus:
+            message = Once(1)
+            assert not (await bus.publish(message)).duplicate
+            assert (await bus.publish(message)).duplicate
+            await eventually(lambda: seen == [1])
+            await probe.pass_time(60)
+            again = await bus.publish(message)
+            assert not again.duplicate, "the window W has passed, so it is stored once more"
+            await eventually(lambda: bus.counts()["tests/Once"]["ack"] == 2)
+            assert seen == [1]
+
+    run(law)
+
+
+def test_two_copies_of_one_id_in_hand_wait_for_each_other() -> None:
+    async def law(probe: Probe) -> None:
+        runs: list[int] = []
+        go = asyncio.Event()
+        bus = probe.bus({"attempts": 5})
+
+        @bus.handle(Once)
+        async def handle(message: Once, context: Context) -> None:
+            runs.append(message.number)
+            await go.wait()
+
+        async with bus:
+            message = Once(1)
+            await bus.publish(message)
+            await bus.send(message, to="tests")  # another subject: a second stored copy
+            await eventually(lambda: runs == [1])
+            go.set()
+            await eventually(lambda: bus.counts()["tests/Once"].get("ack") == 2)
+            assert runs == [1]
+
+    run(law)
+
+
+def test_a_failed_first_copy_hands_over_to_the_second() -> None:
+    async def law(probe: Probe) -> None:
+        runs: list[str] = []
+        bus = probe.bus({"attempts": 5, "backoff_base": 60})
+
+        @bus.handle(Once)
+        async def handle(message: Once, context: Context) -> None:
+            runs.append(context.subject)
+            await asyncio.sleep(0)
+            if len(runs) == 1:
+                raise ValueError("the first fails")
+
+        async with bus:
+            message = Once(1)
+            await bus.publish(message)
+            await bus.send(message, to="tests")
+            await eventually(lambda: len(runs) == 2)
+            await probe.pass_time(300)
+            assert len(runs) == 2
+            assert bus.counts()["tests/Once"]["ack"] == 2
+
+    run(law)
+
+
+def test_concurrency_is_what_was_asked_for_and_the_prefetch_bounds_what_is_in_hand() -> None:
+    async def law(probe: Probe) -> None:
+        running: set[int] = set()
+        most = 0
+        go = asyncio.Event()
+        bus = probe.bus({"concurrency": 3, "prefetch": 8, "handler_timeout": None})
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            nonlocal most
+            running.add(order.number)
+            most = max(most, len(running))
+            await go.wait()
+            running.discard(order.number)
+
+        async with bus:
+            await bus.publish_many(Order(n) for n in range(50))
+            await eventually(lambda: len(running) == 3)
+            await probe.pass_time(1)
+            group = broker_of(bus).stream(bus.namespace, "Order").groups["tests"]
+            assert len(group.ready) == 42
+            go.set()
+            await eventually(lambda: bus.counts()["tests/Order"].get("ack") == 50)
+            assert most == 3
+
+    run(law)
+
+
+def test_drain_finishes_what_runs_and_gives_back_the_rest_at_once() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[tuple[str, int]] = []
+        go = asyncio.Event()
+        first = probe.bus({"concurrency": 1})
+        second = probe.bus()
+
+        @first.handle(Order)
+        async def slow(order: Order) -> None:
+            await go.wait()
+            seen.append(("first", order.number))
+
+        @second.handle(Order)
+        async def quick(order: Order) -> None:
+            seen.append(("second", order.number))
+
+        async with first:
+            await first.publish_many(Order(n) for n in range(5))
+            await eventually(lambda: first._session.consumers[0]._pool._busy)  # type: ignore[union-attr]
+            draining = asyncio.create_task(first.drain())
+            async with second:
+                await eventually(lambda: len(seen) == 4)
+                go.set()
+                report = await draining
+                assert report == await first.drain()
+                assert (report.handled, report.returned, report.abandoned) == (1, 4, 0)
+                assert sorted(number for _, number in seen) == list(range(5))
+                assert first.counts()["tests/Order"]["ack"] == 1
+
+    run(law)
+
+
+def test_drain_gives_up_on_a_handler_at_its_deadline_and_its_message_is_not_lost() -> None:
+    async def law(probe: Probe) -> None:
+        ends: list[str] = []
+        first, second = probe.bus({"drain_deadline": 5}), probe.bus()
+
+        @first.handle(Order)
+        async def stuck(order: Order) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ends.append("stopped")
+
+        @second.handle(Order)
+        async def quick(order: Order) -> None:
+            ends.append("handled")
+
+        async with first:
+            await first.publish(Order(1))
+            await eventually(lambda: first._session.consumers[0]._pool._busy)  # type: ignore[union-attr]
+            draining = asyncio.create_task(first.drain())
+            await probe.pass_time(6)
+            report = await draining
+            assert report.abandoned == 1
+            async with second:
+                await probe.pass_time(60)
+                assert ends == ["stopped", "handled"]
+
+    run(law)
+
+
+def test_qos_0_that_was_received_is_handled_before_the_bus_is_gone() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[int] = []
+        bus = probe.bus({"concurrency": 1})
+
+        @bus.handle(Fast)
+        async def handle(message: Fast) -> None:
+            await asyncio.sleep(0)
+            seen.append(message.number)
+
+        async with bus:
+            for number in range(50):
+                await bus.publish(Fast(number))
+        assert seen == list(range(50))
+
+    run(law)
+
+
+def test_groups_are_independent_members_share_and_broadcast_listeners_all_get_it() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[str] = []
+        buses = [probe.bus(), probe.bus()]
+        for name, bus in zip("ab", buses, strict=True):
+
+            @bus.handle(Order)
+            async def member(order: Order, name: str = name) -> None:
+                seen.append("member")
+
+            @bus.handle(Order, group="audit")
+            async def audit(order: Order, name: str = name) -> None:
+                seen.append("audit")
+
+            @bus.handle(Order, broadcast=True)
+            async def listen(order: Order, name: str = name) -> None:
+                seen.append("listener")
+
+        async with buses[0], buses[1]:
+            await buses[0].publish(Order(1))
+            await buses[1].publish(Order(2), qos=QualityOfService.AT_MOST_ONCE)
+            await eventually(lambda: len(seen) == 8)
+            await probe.pass_time(60)
+        assert sorted(seen) == ["audit"] * 2 + ["listener"] * 4 + ["member"] * 2
+
+    run(law)
+
+
+def test_what_was_published_before_a_group_first_started_is_delivered_to_it() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[tuple[str, int]] = []
+        sender, reader = probe.bus(consume=False), probe.bus()
+
+        @reader.handle(Order)
+        async def handle(order: Order) -> None:
+            seen.append(("from the beginning", order.number))
+
+        @reader.handle(Order, group="late", start="new")
+        async def late(order: Order) -> None:
+            seen.append(("new", order.number))
+
+        async with sender:
+            await sender.publish(Order(1))
+            async with reader:
+                await sender.publish(Order(2))
+                await eventually(lambda: len(seen) == 3)
+        assert sorted(seen) == [("from the beginning", 1), ("from the beginning", 2), ("new", 2)]
+
+    run(law)
+
+
+def test_context_variables_of_one_handler_do_not_reach_the_next() -> None:
+    async def law(probe: Probe) -> None:
+        variable: ContextVar[int] = ContextVar("variable", default=0)
+        before: list[int] = []
+        bus = probe.bus({"concurrency": 1})
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            before.append(variable.get())
+            variable.set(order.number)
+            await asyncio.sleep(0)
+            assert variable.get() == order.number
+
+        async with bus:
+            await bus.publish_many(Order(n) for n in range(1, 4))
+            await eventually(lambda: bus.counts()["tests/Order"].get("ack") == 3)
+        assert before == [0, 0, 0]
+
+    run(law)
+
+
+def test_a_received_message_keeps_its_identity_and_what_it_causes_is_correlated() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[Message] = []
+        bus = probe.bus()
+
+        @bus.handle(Order)
+        async def first(order: Order) -> None:
+            seen.append(order)
+            await bus.publish(Once(order.number))
+
+        @bus.handle(Once)
+        async def second(message: Once) -> None:
+            seen.append(message)
+
+        async with bus:
+            order = Order(1)
+            await bus.publish(order)
+            await eventually(lambda: len(seen) == 2)
+        assert seen[0].message_id == order.message_id
+        assert seen[0].created_at == order.created_at
+        assert seen[1].correlation_id == order.message_id
+        assert seen[1].message_id != order.message_id
+
+    run(law)
