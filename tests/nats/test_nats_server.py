@@ -363,3 +363,23 @@ def test_what_the_guard_leans_on_is_still_in_the_client() -> None:
     client = Client()
     for name in ("_pending", "_pending_data_size", "_flush_queue", "_pongs", "_server_info"):
         assert hasattr(client, name), name
+
+
+def test_removing_a_namespace_leaves_no_stream_of_it_and_no_other_is_touched(
+    server: NatsServer,
+) -> None:
+    async def streams(here: Opened) -> set[str]:
+        (found,) = await here.transport._api.call([("STREAM.NAMES", {})])
+        return {name for name in found["streams"] or () if here.namespace in name}
+
+    async def law() -> None:
+        async with opened(server.url) as here, opened(server.url) as other:
+            for each in (here, other):
+                await each.prepare(each.source(), qos=TWICE)
+            assert len(await streams(here)) == 3
+            await here.transport.remove(here.namespace)
+            await here.transport.remove(here.namespace)
+            assert await streams(here) == set()
+            assert len(await streams(other)) == 3
+
+    asyncio.run(law())

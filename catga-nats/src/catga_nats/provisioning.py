@@ -18,6 +18,7 @@ from catga_nats.wanted import Wants
 __all__ = ["Provisioner"]
 
 _MISSING = frozenset({10059, 10014})  # no such stream, no such consumer
+_STREAMS = (names.log_stream, names.dead_stream, names.inbox_stream)
 _TAKEN = frozenset({10058, 10148, 10013})  # another bus was faster, with other settings
 
 
@@ -50,6 +51,15 @@ class Provisioner:
         """Create the consumer of one ephemeral subscription."""
         (config,) = await self._ensure([self._wants.ephemeral(source, name)], Mode.CREATE)
         self._note(source, name, config)
+
+    async def remove(self, namespace: str) -> None:
+        """Delete the streams of a namespace, with their consumers; what is not there is fine."""
+        streams = [kept(namespace) for kept in _STREAMS]
+        results = await self._api.call([(f"STREAM.DELETE.{name}", None) for name in streams])
+        for name, result in zip(streams, results, strict=True):
+            self.streams.pop(name, None)
+            if isinstance(result, ApiError) and result.err_code not in _MISSING:
+                raise api_failure(f"removing the stream {name}", result)
 
     def lease(self, source: Source, name: str) -> float:
         """Return the seconds a delivery of this consumer really stays with its receiver.

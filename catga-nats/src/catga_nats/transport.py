@@ -147,6 +147,12 @@ class NatsTransport(Transport):
         lease = self._provisioner.lease(source, name)
         return PullSubscription(connection, self._api, self._runtime, source, name, lease)
 
+    async def remove(self, namespace: str) -> None:
+        """Delete the streams of this namespace."""
+        self._need()
+        if Capability.AT_LEAST_ONCE in self._capabilities:
+            await self._provisioner.remove(namespace)
+
     async def health(self) -> Health:
         """Make a round trip, and ask for the streams in use."""
         connection = self._connection
