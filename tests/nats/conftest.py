@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-# This folder bears the name of the client library, so it cannot be imported as a package.
-sys.path.append(str(Path(__file__).parent))
-
 from nats_kit import server_binaries
 
 from catga_nats.testing import NatsServer
