@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from redis_kit import Lab, address_of, admin, gather_deliveries, lab, nothing_more, out, until
 
+from catga.errors import SubscriptionClosed
 from catga.spi import (
     Ack,
     Delivery,
@@ -180,6 +181,44 @@ def test_a_removed_stream_is_made_again_and_said(server: RedisServer) -> None:
             (found,) = await gather_deliveries(member, 1)
             assert found.body == b"after"
             assert await member.settle([Settle(found, Ack(), confirm=True)]) == [Done()]
+
+    asyncio.run(law())
+
+
+def test_a_key_that_is_no_stream_closes_only_its_own_subscription(server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            transport = await bench.transport()
+            broken = await bench.member(transport, "Broken")
+            fine = await bench.member(transport, "Fine")
+            await client.set("{law:Broken}:log:0", "not a stream")
+            with pytest.raises(SubscriptionClosed, match="WRONGTYPE"):
+                await broken.receive(1, 10.0)
+            await transport.publish([out("Fine")])
+            assert len(await gather_deliveries(fine, 1)) == 1
+
+    asyncio.run(law())
+
+
+def test_members_that_died_long_ago_are_forgotten_unless_something_is_pending(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            transport = await bench.transport()
+            key = "{law:Forget}:log:0"
+            await client.xgroup_create(key, "workers", "0", mkstream=True)
+            await client.xadd(key, {"b": b"1"})
+            await client.xgroup_createconsumer(key, "workers", "dead")
+            await client.xreadgroup("workers", "dead-with-work", {key: ">"})
+            monkeypatch.setattr("catga_redis.groups.ABANDONED_MS", -1)
+            await bench.member(transport, "Forget")
+
+            async def names() -> set[bytes]:
+                return {each["name"] for each in await client.xinfo_consumers(key, "workers")}
+
+            assert b"dead" not in await names()
+            assert b"dead-with-work" in await names()
 
     asyncio.run(law())
 

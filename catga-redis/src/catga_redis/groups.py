@@ -12,10 +12,21 @@ from catga_redis.scripts import FORGET
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
 
-__all__ = ["NOBODY", "create_groups", "end_groups", "leave_groups", "verify_groups"]
+__all__ = [
+    "ABANDONED_MS",
+    "NOBODY",
+    "create_groups",
+    "end_groups",
+    "forget_members",
+    "verify_groups",
+]
 
 NOBODY = b"nobody"
 """The member that holds what was given back until it is due."""
+
+
+ABANDONED_MS = 3_600_000
+"""A member that has not even tried to read for so long is dead."""
 
 
 async def create_groups(
@@ -58,15 +69,16 @@ async def verify_groups(session: Session, streams: Sequence[StreamKey]) -> None:
             )
 
 
-async def leave_groups(session: Session, streams: Sequence[StreamKey]) -> None:
-    """Remove this bus from the groups where nothing of it is pending; never raises."""
+async def forget_members(session: Session, streams: Sequence[StreamKey], *leaving: bytes) -> None:
+    """Remove the members that leave and those that died long ago; never raises.
+
+    Whoever has something pending stays: it would be destroyed together with the member.
+    """
     for stream in streams:
         try:
-            await FORGET.run(
-                session.commands, [stream.key], [stream.group, -1, session.member, NOBODY]
-            )
+            await FORGET.run(session.commands, [stream.key], [stream.group, ABANDONED_MS, *leaving])
         except (CatgaError, ResponseError):
-            return  # not connected, or the stream is gone: others forget us in time
+            return  # not connected, or the stream is gone: another start or stop does it
 
 
 async def end_groups(session: Session, streams: Sequence[StreamKey]) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import Any
-
-from redis.exceptions import ResponseError
 
 from catga.errors import CatgaError, ConfigurationError
 from catga.spi import (
@@ -23,8 +20,8 @@ from catga.spi import (
     Subscription,
     parse_subject,
 )
-from catga_redis.names import claim_prefix, live_channels
-from catga_redis.scripts import BATCH, CLAIM_LIVE
+from catga_redis.claims import Claims
+from catga_redis.names import live_channels
 from catga_redis.session import Session
 from catga_redis.wire import Wire, pack_command
 
@@ -44,6 +41,7 @@ class LiveHub:
         self._opening = asyncio.Lock()
         self._channels: dict[bytes, list[LiveSubscription]] = {}
         self._patterns: dict[bytes, list[LiveSubscription]] = {}
+        self._leaving: set[LiveSubscription] = set()
         self._pinging: asyncio.Task[None] | None = None
         self._greeted = False
         self.fresh_since = 0.0
@@ -66,21 +64,23 @@ class LiveHub:
         return subscription
 
     async def unsubscribe(self, subscription: LiveSubscription) -> None:
-        """Listen no more; what has arrived before is with the subscription. Never raises."""
+        """Listen no more; what the server sent before is with the subscription. Never raises."""
         table, names, kind = self._place(subscription)
-        empty: list[bytes] = []
-        for name in names:
-            listeners = table.get(name, [])
-            if subscription in listeners:
-                listeners.remove(subscription)
+        self._leaving.add(subscription)
+        alone = [name for name in names if self._leaving.issuperset(table.get(name, ()))]
+        try:
+            await self._command(kind + b"UNSUBSCRIBE", alone)
+            await self._ping()  # where others listen on, the answer comes behind what was sent
+        except CatgaError:
+            pass  # not connected: a new connection subscribes only to what is left
+        finally:
+            self._leaving.discard(subscription)
+            for name in names:
+                listeners = table.get(name, [])
+                if subscription in listeners:
+                    listeners.remove(subscription)
                 if not listeners:
-                    del table[name]
-                    empty.append(name)
-        if empty and self._wire is not None:
-            try:
-                await self._command(kind + b"UNSUBSCRIBE", empty)
-            except (CatgaError, ResponseError):
-                return  # not connected: a new connection subscribes only to what is left
+                    table.pop(name, None)
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""
@@ -160,7 +160,7 @@ class LiveSubscription(Subscription):
         self._source = source
         self._hub = hub
         self._mailbox: Mailbox[Delivery] = Mailbox(session.runtime.clock)
-        self._claims = _Claims(session, source.group, hub, self._keep) if self._grouped else None
+        self._claims = Claims(session, source.group, hub, self._keep) if self._grouped else None
         self._dropped = 0
 
     @property
@@ -221,78 +221,3 @@ class LiveSubscription(Subscription):
     async def close(self) -> None:
         """Listen no more."""
         await self.drain()
-
-
-class _Claims:
-    """Decides, together with the other members, which messages are this member's."""
-
-    def __init__(
-        self,
-        session: Session,
-        group: str,
-        hub: LiveHub,
-        keep: Callable[[Subject, bytes], None],
-    ) -> None:
-        self._session = session
-        self._group = group
-        self._hub = hub
-        self._keep = keep
-        self._prefixes: dict[Subject, bytes] = {}
-        self._batch: list[tuple[Subject, bytes, float]] = []
-        self._running: asyncio.Task[None] | None = None
-        self._ttl = session.settings.claim_time.total_seconds()
-
-    def add(self, subject: Subject, body: bytes) -> None:
-        """Claim this one with the others of this loop turn."""
-        self._batch.append((subject, body, self._hub.fresh_since))
-        if self._running is None:
-            self._running = self._session.runtime.spawn(self._run(), "redis: claim QoS 0")
-
-    async def finish(self) -> None:
-        """Return once everything that was added is decided."""
-        if self._running is not None:
-            await asyncio.wait([self._running])
-
-    async def _run(self) -> None:
-        try:
-            while self._batch:
-                batch, self._batch = self._batch[:BATCH], self._batch[BATCH:]
-                await self._claim(batch)
-        finally:
-            self._running = None
-
-    async def _claim(self, batch: list[tuple[Subject, bytes, float]]) -> None:
-        clock = self._session.runtime.clock
-        # A claim may have run out that another member made on a message this old; taking it could
-        # be the second time, so it is dropped. The last third of the time is for the script.
-        if clock.monotonic() - batch[0][2] > self._ttl * 2 / 3:
-            self._lost(len(batch), EventKind.SLOW_CONSUMER, "this member lags behind")
-            return
-        sent = clock.monotonic()
-        keys = [
-            self._prefix(subject) + blake2b(body, digest_size=12).hexdigest().encode()
-            for subject, body, _ in batch
-        ]
-        values = [self._session.member, int(self._ttl * 1000)]
-        try:
-            taken = await CLAIM_LIVE.run(self._session.commands, keys, values)
-        except (CatgaError, ResponseError) as error:
-            self._lost(len(batch), EventKind.GAP, str(self._session.failure(error)))
-            return
-        if clock.monotonic() - sent > self._ttl / 3:
-            self._lost(len(batch), EventKind.SLOW_CONSUMER, "the server answered too late")
-            return
-        for (subject, body, _), mine in zip(batch, taken, strict=True):
-            if mine:
-                self._keep(subject, body)
-
-    def _prefix(self, subject: Subject) -> bytes:
-        prefix = self._prefixes.get(subject)
-        if prefix is None:
-            prefix = self._prefixes[subject] = claim_prefix(subject, self._group)
-        return prefix
-
-    def _lost(self, count: int, kind: EventKind, reason: str) -> None:
-        self._session.emit(
-            kind, f"up to {count} QoS 0 messages were not taken for {self._group}: {reason}"
-        )

@@ -59,9 +59,12 @@ def index_key(namespace: str) -> bytes:
     return f"{{{namespace}}}:types".encode()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class StreamKey:
-    """One stream that a durable subscription reads, as one group."""
+    """One stream that a durable subscription reads, as one group.
+
+    Compared by identity: settling looks one up per message.
+    """
 
     subject: Subject
     group: bytes

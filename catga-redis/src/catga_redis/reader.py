@@ -7,7 +7,7 @@ import random
 
 from redis.exceptions import ResponseError
 
-from catga.errors import CatgaError
+from catga.errors import AuthenticationError, CatgaError
 from catga.spi import EventKind
 from catga_redis.groups import create_groups
 from catga_redis.names import StreamKey
@@ -20,7 +20,6 @@ __all__ = ["GroupReader"]
 _BLOCK_WITHOUT_UNBLOCK = 0.1
 _PAUSE = 0.5
 _SHORT_PAUSE = 0.01
-_GONE = ("NOGROUP", "UNBLOCKED")
 
 
 class GroupReader:
@@ -51,11 +50,6 @@ class GroupReader:
             spawn(self._read_forever(), f"redis group {name}: read"),
             spawn(self._reclaim_forever(), f"redis group {name}: reclaim"),
         ]
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody is left to read for."""
-        return not self._subscriptions
 
     def join(self, subscription: LogSubscription) -> None:
         """Read for this subscription too."""
@@ -192,25 +186,30 @@ class GroupReader:
                     await each.recover()
 
     async def _repair(self, hungry: tuple[LogSubscription, ...], error: Exception) -> None:
-        """Make again what somebody removed; a group begins at 0, for what was there is unknown."""
-        if not str(error).startswith(_GONE):
-            self._session.emit(EventKind.TROUBLE, f"reading failed: {error}")
-            await self._clock.sleep(_PAUSE)
-            return
+        """Make again what somebody removed; close what can never be read, so that the rest can."""
+        repaired = False
         for each in hungry:
+            # A group begins at 0, for how far it had come is not known any more.
+            start = b"$" if each.source.ephemeral else b"0"
             try:
-                start = b"$" if each.source.ephemeral else b"0"
                 made = await create_groups(self._session, each.streams, start)
             except CatgaError as failure:
-                self._session.emit(EventKind.TROUBLE, str(failure))
-                await self._clock.sleep(_PAUSE)
+                hopeless = isinstance(failure, AuthenticationError) or "WRONGTYPE" in str(failure)
+                if hopeless and each in self._subscriptions:
+                    self._subscriptions.remove(each)
+                    each.fail(str(failure))
+                    repaired = True
                 continue
             if made:
+                repaired = True
                 names = ", ".join(stream.key.decode() for stream in made)
                 self._session.emit(
                     EventKind.TROUBLE,
                     f"the group {self._group.decode()} of {names} was gone and was made again",
                 )
+        if not repaired:
+            self._session.emit(EventKind.TROUBLE, f"reading failed: {error}")
+            await self._clock.sleep(_PAUSE)
 
     # -- old entries -----------------------------------------------------------------------------
 

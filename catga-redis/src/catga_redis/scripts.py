@@ -94,20 +94,20 @@ COMMIT = Script(
     _HELD
     + b"""
 -- KEYS: stream, record ... ARGV: group, consumer, ttl ms, id, count, id, count ...
-local out = {}
+local out, settled = {}, {}
 for i = 2, #KEYS do
-  local id, count = ARGV[2 * i], ARGV[2 * i + 1]
-  if redis.call('EXISTS', KEYS[i]) == 1 then
-    redis.call('XACK', KEYS[1], ARGV[1], id)
-    out[i - 1] = 1
-  elseif held(KEYS[1], ARGV[1], ARGV[2], id, count) then
-    redis.call('SET', KEYS[i], '1', 'PX', ARGV[3])
-    redis.call('XACK', KEYS[1], ARGV[1], id)
-    out[i - 1] = 1
+  local id = ARGV[2 * i]
+  out[i - 1] = 1
+  if held(KEYS[1], ARGV[1], ARGV[2], id, ARGV[2 * i + 1]) then
+    redis.call('SET', KEYS[i], '1', 'NX', 'PX', ARGV[3])
+    settled[#settled + 1] = id
+  elseif redis.call('EXISTS', KEYS[i]) == 1 then
+    settled[#settled + 1] = id
   else
     out[i - 1] = 0
   end
 end
+if #settled > 0 then redis.call('XACK', KEYS[1], ARGV[1], unpack(settled)) end
 return out
 """
 )
@@ -197,14 +197,14 @@ return {next[2] and math.max(next[2] - now, 0) or -1, from, gone, out}
 )
 
 FORGET = Script(b"""
--- KEYS: stream. ARGV: group, idle ms or -1, consumer ...
+-- KEYS: stream. ARGV: group, idle ms, consumer ...
 -- Removes members; never one with pending entries, for they would be destroyed with it.
 local idle, wanted, out = tonumber(ARGV[2]), {}, 0
 for i = 3, #ARGV do wanted[ARGV[i]] = true end
 for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local c = {}
   for i = 1, #flat, 2 do c[flat[i]] = flat[i + 1] end
-  if c.pending == 0 and (wanted[c.name] or (idle >= 0 and c.idle > idle)) then
+  if c.pending == 0 and (wanted[c.name] or c.idle > idle) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], c.name)
     out = out + 1
   end

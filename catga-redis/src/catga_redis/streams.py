@@ -23,7 +23,7 @@ from catga.spi import (
     Source,
     Subscription,
 )
-from catga_redis.groups import end_groups, leave_groups
+from catga_redis.groups import NOBODY, end_groups, forget_members
 from catga_redis.names import StreamKey, source_streams
 from catga_redis.scripts import RECLAIM
 from catga_redis.session import Session
@@ -90,9 +90,9 @@ class LogSubscription(Subscription):
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
         """Return what the group's reader brought."""
-        if self._failure and not len(self._mailbox):
-            raise SubscriptionClosed(self._failure)
         found = await self._mailbox.receive(limit, max_wait)
+        if self._failure and not found:
+            raise SubscriptionClosed(self._failure)
         if found and not len(self._mailbox):
             self._reader.poke()
         return found
@@ -269,7 +269,7 @@ class LogSubscription(Subscription):
         if self.source.ephemeral:
             await end_groups(self._session, self.streams)
         else:
-            await leave_groups(self._session, self.streams)
+            await forget_members(self._session, self.streams, self._session.member, NOBODY)
 
 
 def _from_outside(fields: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:

@@ -30,7 +30,7 @@ from catga.spi import (
 )
 from catga_redis.checks import check_server, find_risks, parse_info
 from catga_redis.dial import Dialer
-from catga_redis.groups import create_groups, verify_groups
+from catga_redis.groups import create_groups, forget_members, verify_groups
 from catga_redis.inbox import RedisInbox
 from catga_redis.live import LiveHub
 from catga_redis.names import index_key, meta_key, source_streams
@@ -235,6 +235,7 @@ class RedisTransport(Transport):
                 await reader.open()
                 self._readers[group] = reader
         subscription = LogSubscription(session, source, group, reader)
+        await forget_members(session, subscription.streams)
         reader.join(subscription)
         return subscription
 
