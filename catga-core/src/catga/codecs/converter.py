@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from enum import Enum
 from math import isfinite
@@ -25,7 +25,9 @@ def make_converter() -> Converter:
     Always with detailed validation: it is hardly slower, and without it cattrs (26.2) generates
     invalid code for a keyword-only field before a positional one.
     """
-    converter = Converter(detailed_validation=True, unstruct_collection_overrides={Set: list})
+    converter = Converter(
+        detailed_validation=True, unstruct_collection_overrides={AbstractSet: list}
+    )
     for scalar in SCALARS:
         converter.register_structure_hook(scalar, _read_scalar)
         converter.register_unstructure_hook(scalar, _identity)

@@ -10,19 +10,26 @@ from __future__ import annotations
 import types
 import typing
 from collections import abc
-from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
-from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, NewType, TypeAlias, TypedDict, TypeVar, Union
+from typing import Annotated, Any, Final, Literal, NewType, TypedDict, TypeVar, Union
 from uuid import UUID
 
 import attrs
 
 from catga.codecs.classes import field_types, may_build, may_write
-from catga.codecs.plain import is_plain
+from catga.codecs.guards import (
+    Guard,
+    guard_entries,
+    guard_fields,
+    guard_items,
+    guard_optional,
+    guard_values,
+    is_utc,
+)
+from catga.codecs.plain import SHALLOW, is_plain
 from catga.errors import ConfigurationError
 
 __all__ = [
@@ -42,9 +49,6 @@ SCALARS = (
 )  # fmt: skip
 TAG = "_type"
 """The key that names the class of a member of a union."""
-
-Guard: TypeAlias = Callable[[Any], bool]
-"""Whether msgspec's own result stands for this value."""
 
 _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)
 _SETS = (set, frozenset, abc.Set, abc.MutableSet)
@@ -68,6 +72,8 @@ class Form:
     write_guard: Guard | None = None
     deep: bool = False
     """The type sets no bound to the nesting: it holds `Any` or itself."""
+    height: int = 0
+    """How many lists and objects the type itself stacks."""
 
 
 def unwrap(hint: Any) -> Any:
@@ -157,13 +163,17 @@ class Forms:
         finally:
             del self._open[cls]
         shape.__annotations__ = {name: form.shape for name, form in fields.items()}
+        forms = list(fields.values())
+        deep, height = any(form.deep for form in forms), _height(forms)
+        shallow = height <= SHALLOW or not deep  # what a guard cannot see from where it stands
         return Form(
             shape,
-            reads=may_build(cls) and all(form.reads for form in fields.values()),
-            writes=may_write(cls) and all(form.writes for form in fields.values()),
-            read_guard=_guard_fields({n: f.read_guard for n, f in fields.items()}),
-            write_guard=_guard_fields({n: f.write_guard for n, f in fields.items()}),
-            deep=any(form.deep for form in fields.values()),
+            reads=shallow and may_build(cls) and all(form.reads for form in forms),
+            writes=shallow and may_write(cls) and all(form.writes for form in forms),
+            read_guard=guard_fields({n: f.read_guard for n, f in fields.items()}),
+            write_guard=guard_fields({n: f.write_guard for n, f in fields.items()}),
+            deep=deep,
+            height=height,
         )
 
     def _union(self, hint: Any, parts: tuple[Any, ...]) -> Form:
@@ -173,8 +183,8 @@ class Forms:
             return attrs.evolve(
                 inner,
                 shape=Any if inner.shape is Any else inner.shape | None,
-                read_guard=_guard_optional(inner.read_guard),
-                write_guard=_guard_optional(inner.write_guard),
+                read_guard=guard_optional(inner.read_guard),
+                write_guard=guard_optional(inner.write_guard),
             )
         if JSON_SCALARS.issuperset(rest):
             return Form(hint, reads=False, writes=False)
@@ -197,18 +207,17 @@ class Forms:
             return self._fixed_tuple(args)
         if origin in _DICTS:
             key, value = args or (str, Any)
-            if self.of(key).shape not in (str, UUID, date) and not _is_text_enum(
-                self.of(key).shape
-            ):
+            if not _is_text(self.of(key).shape):
                 raise ConfigurationError(f"the keys of an object are text: {hint} has {key}")
-            inner = self.of(value)
+            inner, text = self.of(value), self.of(key).shape
             return Form(
-                dict[self.of(key).shape, inner.shape],  # type: ignore[misc]  # a run-time type
+                dict[text, inner.shape],  # type: ignore[valid-type, name-defined]  # a run-time type
                 inner.reads and fast,
                 inner.writes and fast,
-                _guard_values(inner.read_guard),
-                _guard_values(inner.write_guard),
+                guard_values(inner.read_guard),
+                guard_entries(text, inner.write_guard),
                 inner.deep,
+                _height([inner]),
             )
         if origin is tuple or origin in _LISTS or origin in _SETS:
             inner = self.of(args[0] if args else Any)
@@ -216,9 +225,10 @@ class Forms:
                 list[inner.shape],  # type: ignore[name-defined]  # a run-time type
                 inner.reads and fast,
                 inner.writes and fast,
-                _guard_items(inner.read_guard),
-                _guard_items(inner.write_guard),
+                guard_items(inner.read_guard),
+                guard_items(inner.write_guard),
                 inner.deep,
+                _height([inner]),
             )
         raise ConfigurationError(
             f"JSON cannot carry {hint}: use attrs classes, the usual scalars and collections, or "
@@ -233,19 +243,20 @@ class Forms:
             all(form.reads for form in inner) and not guarded,
             all(form.writes for form in inner) and not guarded,
             deep=any(form.deep for form in inner),
+            height=_height(inner),
         )
+
+
+def _height(inner: list[Form]) -> int:
+    return 1 + max((form.height for form in inner), default=0)
 
 
 def _scalar(hint: Any) -> Form:
     if hint is float:  # msgspec would write null for what is no number
         return Form(float, write_guard=isfinite)
     if hint is datetime:
-        return Form(datetime, read_guard=_is_utc, write_guard=_is_utc)
+        return Form(datetime, read_guard=is_utc, write_guard=is_utc)
     return Form(hint)
-
-
-def _is_utc(value: Any) -> bool:
-    return value.tzinfo is UTC
 
 
 def _literal(hint: Any) -> Form:
@@ -254,39 +265,18 @@ def _literal(hint: Any) -> Form:
     raise ConfigurationError(f"the values of a Literal are text, integers or None: {hint}")
 
 
-def _is_text_enum(hint: Any) -> bool:
-    return (
-        isinstance(hint, type)
-        and issubclass(hint, Enum)
-        and all(isinstance(member.value, str) for member in hint)
-    )
-
-
 def _enumeration(hint: type[Enum]) -> Form:
-    if len({type(member.value) for member in hint} | {str}) == 1 or {
-        type(member.value) for member in hint
-    } == {int}:
+    if _values_are(hint, str) or _values_are(hint, int):
         return Form(hint)
     raise ConfigurationError(f"the values of {hint.__name__} must be all text or all integers")
 
 
-def _guard_fields(guards: dict[str, Guard | None]) -> Guard | None:
-    checks = [(attrgetter(name), guard) for name, guard in guards.items() if guard is not None]
-    if not checks:
-        return None
-    if len(checks) == 1:
-        get, guard = checks[0]
-        return lambda value: guard(get(value))
-    return lambda value: all(guard(get(value)) for get, guard in checks)
+def _values_are(hint: type[Enum], kind: type) -> bool:
+    return all(type(member.value) is kind for member in hint)
 
 
-def _guard_optional(guard: Guard | None) -> Guard | None:
-    return None if guard is None else lambda value: value is None or guard(value)
-
-
-def _guard_items(guard: Guard | None) -> Guard | None:
-    return None if guard is None else lambda value: all(map(guard, value))
-
-
-def _guard_values(guard: Guard | None) -> Guard | None:
-    return None if guard is None else lambda value: all(map(guard, value.values()))
+def _is_text(shape: Any) -> bool:
+    """Say whether JSON writes `shape` as text, so that it can be a key."""
+    if isinstance(shape, type) and issubclass(shape, Enum):
+        return _values_are(shape, str)
+    return shape in (str, UUID, date)

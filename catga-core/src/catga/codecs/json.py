@@ -90,7 +90,7 @@ class JsonCodec(Codec):
 
     def _bind(self, hint: Any) -> JsonForm:
         form = self._forms.of(hint)
-        write_slow = self._slow_writer(hint, form)
+        write_slow = self._slow_writer(hint)
         read_slow = self._slow_reader(hint, form)
         payload = _fast_payload(form, write_slow) if form.writes else write_slow
         return JsonForm(
@@ -101,16 +101,14 @@ class JsonCodec(Codec):
             fast_to_write=form.writes,
         )
 
-    def _slow_writer(self, hint: Any, form: Form) -> Callable[[Any], msgspec.Raw]:
+    def _slow_writer(self, hint: Any) -> Callable[[Any], msgspec.Raw]:
         unstructure = self._converter.unstructure
         as_hint = type(None) if hint is None else hint
-        deep = form.deep
 
         def write(value: Any) -> msgspec.Raw:
             try:
                 tree = unstructure(value, as_hint)
-                if deep:
-                    check_tree(tree)
+                check_tree(tree)
                 return msgspec.Raw(_write_text(tree))
             except Exception as error:
                 raise EncodeError(_blame(value, error)) from error

@@ -8,10 +8,13 @@ from math import isfinite
 from typing import Any
 from uuid import UUID
 
-__all__ = ["DEPTH_LIMIT", "Refused", "check_tree", "is_plain"]
+__all__ = ["DEPTH_LIMIT", "SHALLOW", "Refused", "check_tree", "is_plain"]
 
 DEPTH_LIMIT = 32
-"""Lists and objects nest at most so deep, where the type alone sets no bound."""
+"""Lists and objects nest at most so deep in one text, where the type alone sets no bound."""
+
+SHALLOW = 16
+"""What is no deeper than this, in a type no higher than this, is surely within `DEPTH_LIMIT`."""
 
 
 class Refused(ValueError):
@@ -19,16 +22,17 @@ class Refused(ValueError):
 
 
 _KEYS = (str, UUID, date, Enum)
+_LISTS = (list, tuple, set, frozenset)
 _LEAVES = frozenset({str, int, bool, type(None)})
 
 
 def is_plain(value: Any) -> bool:
-    """Say whether `value` is JSON data and nothing else, nested at most `DEPTH_LIMIT` deep.
+    """Say whether `value` is JSON data and nothing else, and not deeper than `SHALLOW`.
 
     Level by level, not by recursion: hostile nesting costs no stack.
     """
     level = [value]
-    for _ in range(DEPTH_LIMIT + 1):
+    for _ in range(SHALLOW):
         below: list[Any] = []
         for item in level:
             kind = type(item)
@@ -50,18 +54,19 @@ def is_plain(value: Any) -> bool:
 
 
 def check_tree(tree: Any) -> None:
-    """Raise `Refused` when `tree` nests too deep or has keys that would not come back."""
+    """Raise `Refused` when `tree` nests deeper than `DEPTH_LIMIT` or has keys that are no text."""
     level = [tree]
-    for _ in range(DEPTH_LIMIT + 1):
+    for _ in range(DEPTH_LIMIT):
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
                 if not all(isinstance(key, _KEYS) for key in item):
                     raise Refused("the keys of an object must be text")
                 below.extend(item.values())
-            elif isinstance(item, list | tuple | set | frozenset):
+            elif isinstance(item, _LISTS):
                 below.extend(item)
         if not below:
             return
         level = below
-    raise Refused(f"it nests deeper than {DEPTH_LIMIT} levels")
+    if any(isinstance(item, (dict, *_LISTS)) for item in level):
+        raise Refused(f"it nests deeper than {DEPTH_LIMIT} levels")
