@@ -19,10 +19,12 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error, StaleConnectionError
 
-__all__ = ["ClearTextError", "GuardedClient", "OnMessage"]
+__all__ = ["MESSAGE_ID_HEADER", "ClearTextError", "GuardedClient", "OnMessage"]
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 
+MESSAGE_ID_HEADER = "Nats-Msg-Id"
+_OWN_HEADER = f"NATS/1.0\r\n{MESSAGE_ID_HEADER}: ".encode()
 _ROOM_BYTES = 1 << 20
 _FLUSH_SECONDS = 5.0
 _log = logging.getLogger("catga.nats")
@@ -153,7 +155,9 @@ class GuardedClient(Client):
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         # One malformed header block ends the reader otherwise. The body is still delivered: only
         # who sees a message can park it.
-        if not headers:
+        # The id alone, as every stored message brings it back, tells nobody anything: reading it
+        # took a sixth of the time of consuming.
+        if not headers or (headers.startswith(_OWN_HEADER) and headers.count(b"\r\n") == 3):
             return None
         try:
             return await super()._process_headers(headers)

@@ -8,14 +8,14 @@ import msgspec
 
 from catga.errors import ConnectionLost, PayloadTooLarge
 from catga.spi import Outgoing, PublishResult, Receipt, Rejected
+from catga_nats.client import MESSAGE_ID_HEADER
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, publish_failure, publish_missing
 from catga_nats.mux import Answer, Batch, Missing
 
 __all__ = ["Publisher"]
 
-_ID = "Nats-Msg-Id"
-_FRAME_BYTES = len(f"NATS/1.0\r\n{_ID}: \r\n\r\n")
+_FRAME_BYTES = len(f"NATS/1.0\r\n{MESSAGE_ID_HEADER}: \r\n\r\n")
 _YIELD_EVERY = 256
 _UNSENT = Rejected(ConnectionLost("not connected: nothing was sent"), transient=True)
 _NOBODY = ApiError(503, 0, "no stream takes this subject now")
@@ -87,7 +87,7 @@ class Publisher:
         client = self._connection.client
         if not client.is_connected:
             return _UNSENT
-        await client.send(subject, outgoing.body, acks.expect(subject), {_ID: key})
+        await client.send(subject, outgoing.body, acks.expect(subject), {MESSAGE_ID_HEADER: key})
         return None
 
 
