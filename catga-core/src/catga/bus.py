@@ -23,9 +23,10 @@ from catga.model.message import Request
 from catga.model.outcome import Drained, PublishSummary, Receipt
 from catga.model.qos import QualityOfService
 from catga.model.subject import check_token
+from catga.plan import Plan, make_handlers
 from catga.plugins import Catalog, installed_catalog
 from catga.router import Router
-from catga.session import Plan, Session, make_handlers
+from catga.session import Session
 from catga.settings import parse_url, resolve_settings
 from catga.spi import Health, Instrument, Middleware, Outgoing
 

@@ -8,35 +8,23 @@ import logging
 import random
 from collections.abc import Sequence
 
-import attrs
-
-from catga.codecs import TypeRegistry, WireType
+from catga.codecs import WireType
 from catga.engine.consuming import Consumer
-from catga.engine.handling import (
-    Handler,
-    OnPublish,
-    check_handlers,
-    compile_call,
-    compile_publish,
-)
+from catga.engine.handling import OnPublish, compile_call, compile_publish
 from catga.engine.publishing import Publisher
 from catga.engine.requests import Requester, Responder
 from catga.engine.services import Services
 from catga.engine.signals import Signals
 from catga.errors import CatgaError
-from catga.ground.clock import Clock
 from catga.ground.ids import new_instance
 from catga.ground.tasks import TaskOwner, finish, first_of
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.outcome import Drained
 from catga.model.qos import QualityOfService
+from catga.plan import Plan
 from catga.policy import RetryPolicy
-from catga.router import Registration
-from catga.settings import Settings
 from catga.spi import (
     EventKind,
-    Instrument,
-    Middleware,
     Mode,
     Outgoing,
     Receipt,
@@ -44,57 +32,14 @@ from catga.spi import (
     Source,
     Subscription,
     Topology,
-    Transport,
     TransportEvent,
 )
 
-__all__ = ["Plan", "Session", "make_handlers"]
+__all__ = ["Session"]
 
 _log = logging.getLogger("catga")
 _LOWEST = QualityOfService.AT_MOST_ONCE
 _LOUD = frozenset({EventKind.GAP, EventKind.SLOW_CONSUMER, EventKind.RISK, EventKind.TROUBLE})
-
-
-@attrs.frozen(eq=False)
-class Plan:
-    """Everything a session is made from."""
-
-    transport: Transport
-    settings: Settings
-    wait_handled: bool
-    clock: Clock
-    registry: TypeRegistry
-    handlers: tuple[Handler, ...]
-    publishes: tuple[WireType, ...]
-    middleware: tuple[Middleware, ...]
-    instruments: tuple[Instrument, ...]
-    service: str
-    namespace: str
-
-
-def make_handlers(
-    registrations: Sequence[Registration],
-    registry: TypeRegistry,
-    settings: Settings,
-    group: str,
-) -> tuple[Handler, ...]:
-    """Fill in what the declarations left open. Raises `ConfigurationError` on a clash."""
-    handlers = []
-    for one in registrations:
-        wire = registry.register(one.cls)
-        handlers.append(
-            Handler(
-                wire=wire,
-                function=one.function,
-                wants_context=one.wants_context,
-                group="" if one.broadcast else one.group or group,
-                qos=settings.default_qos if wire.qos is None else wire.qos,
-                concurrency=one.concurrency or settings.concurrency,
-                start=one.start,
-            )
-        )
-    check_handlers(handlers)
-    return tuple(handlers)
 
 
 class Session:
@@ -144,15 +89,13 @@ class Session:
                 connect_deadline=plan.settings.connect_deadline.total_seconds(),
             )
         )
-        self._check_capabilities()
-        sources = {handler: self._sources(handler) for handler in plan.handlers}
+        plan.check_promises()
+        sources = {handler: plan.sources(handler, self.instance) for handler in plan.handlers}
         durable = [source for group in sources.values() for source in group if source.durable]
-        published = {wire.name: self.qos_of(wire) for wire in plan.publishes}
-        qualities = [*published.values(), *(handler.qos for handler in plan.handlers)]
-        highest = max(qualities, default=_LOWEST)
-        if highest > _LOWEST:
+        published = {wire.name: plan.qos_of(wire) for wire in plan.publishes}
+        if plan.highest() > _LOWEST:
             stored = [name for name, qos in published.items() if qos > _LOWEST]
-            await self._prepare(durable, stored, highest)
+            await self._prepare(durable, stored, plan.highest())
         self._declared.update(published.items())
         services = self._services()
         for handler in plan.handlers:
@@ -197,37 +140,6 @@ class Session:
         """What middleware does before a message is encoded, or None when none does anything."""
         return self._on_publish
 
-    def qos_of(self, wire: WireType) -> QualityOfService:
-        """Return the quality a type is sent with unless the call says otherwise."""
-        return self.plan.settings.default_qos if wire.qos is None else wire.qos
-
-    def _check_capabilities(self) -> None:
-        capabilities = self.plan.transport.capabilities
-        for handler in self.plan.handlers:
-            who = f"the handler {handler.name} of {handler.wire.name}"
-            capabilities.require(QOS_CAPABILITY[handler.qos], who)
-            if handler.group:
-                capabilities.require(Capability.LIVE_GROUPS, who)
-        for wire in self.plan.publishes:
-            capabilities.require(QOS_CAPABILITY[self.qos_of(wire)], f"publishing {wire.name}")
-
-    def _sources(self, handler: Handler) -> tuple[Source, ...]:
-        settings = self.plan.settings
-        live = Source(self.plan.namespace, handler.wire.name, handler.group)
-        if handler.qos is QualityOfService.AT_MOST_ONCE:
-            return (live,)
-        log = attrs.evolve(
-            live,
-            group=handler.group or self.instance,
-            durable=True,
-            ephemeral=not handler.group,
-            start=handler.start,
-            window=settings.prefetch,
-            lease=settings.lease.total_seconds(),
-            attempts=settings.attempts,
-        )
-        return (live, log)
-
     def is_declared(self, wire: WireType, qos: QualityOfService) -> bool:
         """Say whether this type was checked and prepared for publishing at this quality."""
         return (wire.name, qos) in self._declared
@@ -257,8 +169,7 @@ class Session:
         await self.plan.transport.prepare(topology, mode)
 
     async def _resubscribe(self, source: Source) -> Subscription:
-        qos = max((handler.qos for handler in self.plan.handlers), default=_LOWEST)
-        await self._prepare([source], [], qos)
+        await self._prepare([source], [], self.plan.highest())
         return await self.plan.transport.subscribe(source)
 
     async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:

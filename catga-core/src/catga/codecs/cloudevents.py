@@ -76,7 +76,7 @@ def write_message(  # noqa: PLR0913 - the attributes of an event, all but two by
         body = _write_text(written)
     except Exception:  # whatever msgspec dislikes in the message, the codec decides
         written.data = msgspec.Raw(wire.encode(message))
-        body = _write_text(written)
+        body = _write_attributes(written)
     return _join(body, headers) if headers else body
 
 
@@ -102,7 +102,7 @@ def write_envelope(envelope: Envelope) -> bytes:
         envelope.parent_id,
     )
     _check_times(written)
-    body = _write_text(written)
+    body = _write_attributes(written)
     if not is_json:
         body = _join(body, {"data_base64": envelope.data})
     return _join(body, envelope.headers) if envelope.headers else body
@@ -112,6 +112,13 @@ def _check_times(written: _Written) -> None:
     deadline = written.deadline
     if written.time.tzinfo is None or (deadline is not None and deadline.tzinfo is None):
         raise EncodeError("the time and the deadline of a message must have a time zone")
+
+
+def _write_attributes(written: _Written) -> bytes:
+    try:
+        return _write_text(written)
+    except Exception as error:
+        raise EncodeError(f"an attribute of {written.type} is not valid text") from error
 
 
 def _join(body: bytes, more: Mapping[str, Any]) -> bytes:

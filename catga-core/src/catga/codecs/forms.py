@@ -108,6 +108,8 @@ class Forms:
         self._known: dict[Any, Form] = {}
         self._open: dict[type, Form] = {}
         """Classes being worked out: met again, they contain themselves."""
+        self._loops = 0
+        """How often that happened."""
         self.taught: set[Any] = set()
         """Types with hooks of the user's own: cattrs gets them as plain JSON."""
 
@@ -119,8 +121,9 @@ class Forms:
         except TypeError:  # unhashable extras in Annotated or Literal
             return self._work_out(hint)
         if known is None:
+            loops = self._loops
             known = self._work_out(hint)
-            if not self._open:  # inside a class that contains itself the answer is provisional
+            if loops == self._loops or not self._open:  # else the answer is still provisional
                 self._known[hint] = known
         return known
 
@@ -150,6 +153,7 @@ class Forms:
 
     def _class(self, cls: type) -> Form:
         if cls in self._open:
+            self._loops += 1
             return self._open[cls]
         shape = TypedDict(cls.__name__, {}, total=False)  # type: ignore[misc]  # noqa: UP013 - built at run time
         self._open[cls] = Form(shape, reads=False, writes=False, deep=True)

@@ -10,9 +10,9 @@ import msgspec
 
 from catga.codecs.converter import make_converter
 from catga.codecs.explain import explain
-from catga.codecs.forms import Form, Forms
+from catga.codecs.forms import Form, Forms, unwrap
 from catga.codecs.plain import Refused, check_tree
-from catga.errors import DecodeError, EncodeError
+from catga.errors import ConfigurationError, DecodeError, EncodeError
 from catga.spi.codec import Codec
 
 __all__ = ["JsonCodec", "JsonForm"]
@@ -90,24 +90,27 @@ class JsonCodec(Codec):
 
     def _bind(self, hint: Any) -> JsonForm:
         form = self._forms.of(hint)
-        write_slow = self._slow_writer(hint)
-        read_slow = self._slow_reader(hint, form)
+        try:
+            write_slow = self._slow_writer(hint)
+            read_slow = self._slow_reader(hint, form)
+            fast = msgspec.json.Decoder(hint).decode if form.reads else None
+        except Exception as error:  # neither library says what it may raise on an odd class
+            raise ConfigurationError(f"JSON cannot carry {_name(hint)}: {error}") from error
         payload = _fast_payload(form, write_slow) if form.writes else write_slow
         return JsonForm(
             payload=payload,
             encode=_fast_writer(payload, write_slow) if form.writes else _bytes_writer(write_slow),
-            decode=_fast_reader(hint, form, read_slow) if form.reads else read_slow,
+            decode=_fast_reader(fast, form, read_slow) if fast else read_slow,
             fast_to_read=form.reads,
             fast_to_write=form.writes,
         )
 
     def _slow_writer(self, hint: Any) -> Callable[[Any], msgspec.Raw]:
-        unstructure = self._converter.unstructure
-        as_hint = type(None) if hint is None else hint
+        unstructure = self._converter.get_unstructure_hook(unwrap(hint))
 
         def write(value: Any) -> msgspec.Raw:
             try:
-                tree = unstructure(value, as_hint)
+                tree = unstructure(value)
                 check_tree(tree)
                 return msgspec.Raw(_write_text(tree))
             except Exception as error:
@@ -116,22 +119,25 @@ class JsonCodec(Codec):
         return write
 
     def _slow_reader(self, hint: Any, form: Form) -> Callable[[bytes], Any]:
-        structure = self._converter.structure
+        hint = unwrap(hint)
+        structure = self._converter.get_structure_hook(hint)
         parse = msgspec.json.Decoder(form.shape).decode
-        as_hint = type(None) if hint is None else hint
-        deep = form.deep
-        name = getattr(hint, "__name__", None) or str(hint)
+        deep, name = form.deep, _name(hint)
 
         def read(data: bytes) -> Any:
             try:
                 tree = parse(data)
                 if deep:
                     check_tree(tree)
-                return structure(tree, as_hint)
+                return structure(tree, hint)
             except Exception as error:
                 raise DecodeError(f"not a {name}: {explain(error)}") from error
 
         return read
+
+
+def _name(hint: Any) -> str:
+    return getattr(hint, "__qualname__", None) or str(hint)
 
 
 def _blame(value: Any, error: Exception) -> str:
@@ -173,7 +179,6 @@ def _fast_writer(
 
 
 def _fast_reader(hint: Any, form: Form, slow: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    parse = msgspec.json.Decoder(hint).decode
     guard = form.read_guard
 
     def read(data: bytes) -> Any:

@@ -1,0 +1,123 @@
+"""The plan of a bus: everything it is made from, and whether its promises can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from catga.codecs import TypeRegistry, WireType
+from catga.engine.handling import Handler, check_handlers
+from catga.errors import CapabilityError
+from catga.ground.clock import Clock
+from catga.model.capability import QOS_CAPABILITY, Capability
+from catga.model.qos import QualityOfService
+from catga.policy import broken_horizons
+from catga.router import Registration
+from catga.settings import Settings
+from catga.spi import Instrument, Middleware, Source, Transport
+
+__all__ = ["Plan", "make_handlers"]
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """Everything a session is made from."""
+
+    transport: Transport
+    settings: Settings
+    wait_handled: bool
+    clock: Clock
+    registry: TypeRegistry
+    handlers: tuple[Handler, ...]
+    publishes: tuple[WireType, ...]
+    middleware: tuple[Middleware, ...]
+    instruments: tuple[Instrument, ...]
+    service: str
+    namespace: str
+
+    def qos_of(self, wire: WireType) -> QualityOfService:
+        """Return the quality a type is sent with unless the call says otherwise."""
+        return self.settings.default_qos if wire.qos is None else wire.qos
+
+    def highest(self) -> QualityOfService:
+        """Return the strictest quality among what is published and handled here."""
+        published = (self.qos_of(wire) for wire in self.publishes)
+        handled = (handler.qos for handler in self.handlers)
+        return max((*published, *handled), default=QualityOfService.AT_MOST_ONCE)
+
+    def sources(self, handler: Handler, instance: str) -> tuple[Source, ...]:
+        """Return what a handler subscribes to: what is live and, from QoS 1, what is stored."""
+        settings = self.settings
+        live = Source(self.namespace, handler.wire.name, handler.group)
+        if handler.qos is QualityOfService.AT_MOST_ONCE:
+            return (live,)
+        log = attrs.evolve(
+            live,
+            group=handler.group or instance,
+            durable=True,
+            ephemeral=not handler.group,
+            start=handler.start,
+            window=settings.prefetch,
+            lease=settings.lease.total_seconds(),
+            attempts=settings.attempts,
+        )
+        return (live, log)
+
+    def check_promises(self) -> None:
+        """Raise `CapabilityError` for what the connected server or the settings cannot keep."""
+        self._check_capabilities()
+        self._check_horizons()
+
+    def _check_capabilities(self) -> None:
+        capabilities = self.transport.capabilities
+        for handler in self.handlers:
+            who = f"the handler {handler.name} of {handler.wire.name}"
+            capabilities.require(QOS_CAPABILITY[handler.qos], who)
+            if handler.group:
+                capabilities.require(Capability.LIVE_GROUPS, who)
+        for wire in self.publishes:
+            capabilities.require(QOS_CAPABILITY[self.qos_of(wire)], f"publishing {wire.name}")
+
+    def _check_horizons(self) -> None:
+        settings = self.settings
+        timeout = settings.handler_timeout
+        broken = broken_horizons(
+            dedupe_window=settings.dedupe_window.total_seconds(),
+            publish_deadline=settings.publish_deadline.total_seconds(),
+            completion_ttl=settings.completion_ttl.total_seconds(),
+            attempts=settings.attempts,
+            backoff_cap=settings.backoff_cap.total_seconds(),
+            lease=settings.lease.total_seconds(),
+            handler_timeout=None if timeout is None else timeout.total_seconds(),
+        )
+        for name, reason in broken.items():
+            if self.highest() is QualityOfService.EXACTLY_ONCE and (
+                name not in settings.accept_risk
+            ):
+                raise CapabilityError(f"{reason}; make it longer, or accept_risk={name}")
+
+
+def make_handlers(
+    registrations: Sequence[Registration],
+    registry: TypeRegistry,
+    settings: Settings,
+    group: str,
+) -> tuple[Handler, ...]:
+    """Fill in what the declarations left open. Raises `ConfigurationError` on a clash."""
+    handlers = []
+    for one in registrations:
+        wire = registry.register(one.cls)
+        handlers.append(
+            Handler(
+                wire=wire,
+                function=one.function,
+                wants_context=one.wants_context,
+                group="" if one.broadcast else one.group or group,
+                qos=settings.default_qos if wire.qos is None else wire.qos,
+                concurrency=one.concurrency or settings.concurrency,
+                start=one.start,
+            )
+        )
+    check_handlers(handlers)
+    return tuple(handlers)

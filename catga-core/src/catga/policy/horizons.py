@@ -1,0 +1,38 @@
+"""Whether the two windows of exactly once reach as far as messages can come again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["broken_horizons"]
+
+
+def broken_horizons(
+    *,
+    dedupe_window: float,
+    publish_deadline: float,
+    completion_ttl: float,
+    attempts: int,
+    backoff_cap: float,
+    lease: float,
+    handler_timeout: float | None,
+) -> Mapping[str, str]:
+    """Return the broken assumptions of QoS 2 by the name to accept them under, with the reason.
+
+    All times in seconds. A publish is repeated until its deadline, so W must outlast it. A
+    delivery comes again at most `attempts` times, each after a handler or a lease and the longest
+    backoff, so D must outlast that.
+    """
+    broken = {}
+    if dedupe_window < publish_deadline:
+        broken["dedupe_window"] = (
+            f"dedupe_window (W = {dedupe_window:g} s) is shorter than publish_deadline "
+            f"({publish_deadline:g} s): a repeated publish could be stored twice"
+        )
+    redelivery = attempts * (backoff_cap + max(lease, handler_timeout or 0.0))
+    if completion_ttl < redelivery:
+        broken["completion_ttl"] = (
+            f"completion_ttl (D = {completion_ttl:g} s) is shorter than redelivery can take "
+            f"({redelivery:g} s): what was completed could be handled again"
+        )
+    return broken

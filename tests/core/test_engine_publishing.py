@@ -1,0 +1,331 @@
+"""Publishing: what a receipt means, what is repeated, what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import attrs
+import pytest
+
+from catga import (
+    CatgaError,
+    ConfigurationError,
+    ConnectionLost,
+    Event,
+    PublishRejected,
+    PublishUnknown,
+    QualityOfService,
+    Receipt,
+    TransportError,
+)
+from catga.spi import Outgoing, PublishResult, Rejected, Unknown
+from catga_inmemory.transport import MemoryTransport
+from core.engine_kit import Fast, Once, Order, Probe, broker_of, eventually, run, stored
+
+
+class Unreliable:
+    """The memory transport with a bad line: each publish call follows the next word of a script.
+
+    `lost`: stored, but the reply does not come. `down`: not sent. `no`: refused for good.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Sequence[str]) -> None:
+        self.calls: list[int] = []
+        words = iter(script)
+        reliable = MemoryTransport.publish
+
+        async def publish(
+            transport: MemoryTransport, batch: Sequence[Outgoing]
+        ) -> list[PublishResult]:
+            self.calls.append(len(batch))
+            word = next(words, "fine")
+            if word == "down":
+                return [Rejected(ConnectionLost("down"), transient=True) for _ in batch]
+            if word == "no":
+                return [Rejected(PublishRejected("no")) for _ in batch]
+            results = await reliable(transport, batch)
+            if word == "lost":
+                return [Unknown(TransportError("no reply")) for _ in batch]
+            return results
+
+        monkeypatch.setattr(MemoryTransport, "publish", publish)
+
+
+def test_an_unknown_outcome_is_repeated_and_stores_nothing_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        line = Unreliable(monkeypatch, ["lost", "lost"])
+        bus = probe.bus(consume=False)
+        async with bus:
+            publishing = asyncio.create_task(bus.publish(Once(1)))
+            await probe.pass_time(5)
+            receipt = await publishing
+            assert receipt.duplicate
+            assert line.calls == [1, 1, 1]
+            assert len(stored(bus, "Once")) == 1
+
+    run(law)
+
+
+def test_what_stays_unknown_until_the_deadline_is_said_to_be_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        Unreliable(monkeypatch, ["lost"] + ["down"] * 1000)
+        bus = probe.bus({"publish_deadline": 3}, consume=False)
+        async with bus:
+            publishing = asyncio.create_task(bus.publish(Order(1)))
+            await probe.pass_time(2)
+            assert not publishing.done()
+            await probe.pass_time(3)
+            with pytest.raises(PublishUnknown):  # not rejected: the first try may be stored
+                await publishing
+
+    run(law)
+
+
+def test_a_connection_that_comes_back_in_time_costs_nothing_but_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        Unreliable(monkeypatch, ["down"] * 4)
+        bus = probe.bus(consume=False)
+        async with bus:
+            publishing = asyncio.create_task(bus.publish(Order(1)))
+            await probe.pass_time(10)
+            assert isinstance(await publishing, Receipt)
+
+    run(law)
+
+
+def test_qos_0_is_never_repeated_and_says_at_once_when_nothing_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        line = Unreliable(monkeypatch, ["down"])
+        bus = probe.bus(consume=False)
+        async with bus:
+            with pytest.raises(ConnectionLost):
+                await bus.publish(Fast(1))
+            assert line.calls == [1]
+
+    run(law)
+
+
+def test_concurrent_publishes_leave_together_and_each_gets_its_own_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False, publishes=[Order])
+        async with bus:
+            first = await bus.publish(Order(0))
+            line = Unreliable(monkeypatch, [])
+            again = Order(5)
+            await asyncio.gather(*(bus.publish(Order(n)) for n in range(99)), bus.publish(again))
+            assert line.calls == [100]
+            receipts = await asyncio.gather(bus.publish(again), bus.publish(Order(1)))
+            assert [receipt.duplicate for receipt in receipts] == [True, False]
+            assert first.sequence == "1"
+
+    run(law)
+
+
+def test_a_full_window_makes_publish_wait_and_loses_nothing() -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus({"publish_window": 10}, consume=False)
+        async with bus:
+            receipts = await asyncio.gather(*(bus.publish(Order(n)) for n in range(500)))
+            assert len({receipt.sequence for receipt in receipts}) == 500
+            assert bus._session.publisher._in_flight == 0  # type: ignore[union-attr]
+
+    run(law)
+
+
+def test_a_publish_cancelled_before_it_left_is_not_sent() -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False, publishes=[Order])
+        async with bus:
+            publishing = asyncio.create_task(bus.publish(Order(1)))
+            await asyncio.sleep(0)
+            publishing.cancel()
+            await probe.pass_time(1)
+            assert stored(bus, "Order") == []
+            await bus.publish(Order(2))
+            assert bus._session.publisher._in_flight == 0  # type: ignore[union-attr]
+
+    run(law)
+
+
+def test_publish_many_reports_counts_and_each_failure_with_its_position(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False, publishes=[Order])
+        async with bus:
+            same = Order(3)
+            Unreliable(monkeypatch, [])
+            summary = await bus.publish_many([Order(1), same, object(), same, Order(2)])
+            assert (summary.accepted, summary.duplicates) == (4, 1)
+            assert [position for position, _ in summary.failures] == [2]
+            assert isinstance(summary.failures[0][1], CatgaError)
+
+    run(law)
+
+
+def test_publish_many_reads_its_input_only_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        read = 0
+
+        def messages() -> list[Order]:
+            nonlocal read
+            for number in range(1000):
+                read += 1
+                yield Order(number)  # type: ignore[misc]
+
+        Unreliable(monkeypatch, ["down"] * 30)
+        bus = probe.bus({"publish_window": 40}, consume=False, publishes=[Order])
+        async with bus:
+            publishing = asyncio.create_task(bus.publish_many(messages()))
+            await eventually(lambda: read >= 40)
+            await asyncio.sleep(0)
+            assert read <= 60
+            await probe.pass_time(30)
+            assert (await publishing).accepted == 1000
+
+    run(law)
+
+
+def test_in_memory_publish_waits_until_the_handlers_are_done() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[str] = []
+        bus = probe.bus({"wait_handled": None})
+
+        @bus.handle(Order)
+        async def slow(order: Order) -> None:
+            await probe.clock.sleep(5)
+            seen.append("slow")
+
+        @bus.handle(Order, group="other")
+        async def failing(order: Order) -> None:
+            seen.append("failing")
+            raise ValueError("its own business")
+
+        async with bus:
+            publishing = asyncio.create_task(bus.publish(Order(1)))
+            await probe.pass_time(1)
+            assert not publishing.done()
+            await probe.pass_time(14)
+            assert isinstance(await publishing, Receipt), "a handler's error is not the publisher's"
+            assert "slow" in seen
+
+    run(law)
+
+
+def test_a_publish_inside_a_handler_does_not_wait_for_its_handlers() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[int] = []
+        bus = probe.bus({"wait_handled": True, "concurrency": 1})
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            seen.append(order.number)
+            if order.number < 3:
+                await bus.publish(Order(order.number + 1))  # to this very worker
+
+        async with bus:
+            await bus.publish(Order(1))
+            await eventually(lambda: seen == [1, 2, 3])
+
+    run(law)
+
+
+def test_the_quality_of_a_call_moves_within_what_its_listeners_can_keep() -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False)
+        async with bus:
+            assert (await bus.publish(Order(1), qos=QualityOfService.EXACTLY_ONCE)).sequence
+            assert not (await bus.publish(Order(1), qos=QualityOfService.AT_MOST_ONCE)).sequence
+            with pytest.raises(ConfigurationError, match="declare the quality on the class"):
+                await bus.publish(Fast(1), qos=QualityOfService.AT_LEAST_ONCE)
+
+    run(law)
+
+
+@pytest.mark.parametrize("word", ["", "a b", "a.b", "*", ">", "a\r\nb", "{x}", "x" * 65])
+def test_a_destination_that_cannot_stand_in_a_subject_is_refused(word: str) -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False)
+        async with bus:
+            with pytest.raises(ConfigurationError):
+                await bus.send(Order(1), to=word)
+            with pytest.raises(ConfigurationError):
+                probe.bus(group=word)
+            with pytest.raises(ConfigurationError):
+                probe.bus(namespace=word)
+            assert not broker_of(bus)._streams
+
+    run(law)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"a b": "x"}, {"": "x"}, {"Upper": "x"}, {"id": "x"}, {"x": "a\r\nb"}, {"x" * 21: ""}],
+)
+def test_a_header_that_cannot_travel_is_refused(headers: dict[str, str]) -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False, publishes=[Order])
+        async with bus:
+            with pytest.raises(ConfigurationError):
+                await bus.publish(Order(1), headers=headers)
+            assert stored(bus, "Order") == []
+
+    run(law)
+
+
+def test_any_attrs_class_can_be_sent_and_gets_a_new_id_each_time() -> None:
+    @attrs.frozen
+    class Plain:
+        number: int
+
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False)
+        async with bus:
+            plain = Plain(1)
+            first, second = await bus.publish(plain), await bus.publish(plain)
+            assert first.message_id != second.message_id
+            fixed = [await bus.publish(plain, message_id="mine") for _ in range(2)]
+            assert [receipt.duplicate for receipt in fixed] == [False, True]
+            with pytest.raises(ConfigurationError):
+                await bus.publish(plain, message_id="has space")
+
+    run(law)
+
+
+def test_a_changed_copy_is_another_message() -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False)
+        async with bus:
+            order = Order(1)
+            first = await bus.publish(order)
+            second = await bus.publish(attrs.evolve(order, number=2))
+            assert first.message_id != second.message_id
+            assert order == Order(1), "the identity takes no part in equality"
+
+    run(law)
+
+
+def test_a_class_without_attrs_is_refused_by_name() -> None:
+    class NotAttrs(Event):
+        pass
+
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False)
+        async with bus:
+            with pytest.raises(ConfigurationError, match="NotAttrs"):
+                await bus.publish(NotAttrs())
+
+    run(law)
