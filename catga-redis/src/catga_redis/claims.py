@@ -7,10 +7,9 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Protocol
 
-from redis.exceptions import ResponseError
-
 from catga.errors import CatgaError
 from catga.spi import EventKind, Subject
+from catga_redis.errors import REPLY_ERRORS
 from catga_redis.names import claim_prefix
 from catga_redis.scripts import BATCH, CLAIM_LIVE
 from catga_redis.session import Session
@@ -78,7 +77,7 @@ class Claims:
         values = [self._session.member, int(self._ttl * 1000)]
         try:
             taken = await CLAIM_LIVE.run(self._session.commands, keys, values)
-        except (CatgaError, ResponseError) as error:
+        except (CatgaError, *REPLY_ERRORS) as error:
             self._lost(len(batch), EventKind.GAP, str(self._session.failure(error)))
             return
         if clock.monotonic() - sent > self._ttl / 3:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from catga.errors import (
     AuthenticationError,
     CatgaError,
@@ -14,7 +12,7 @@ from catga.errors import (
 from catga.spi import Rejected, Unknown
 from redis import exceptions as redis_errors
 
-__all__ = ["ReplyLost", "is_reply", "refused", "reply_error", "translate", "unconfirmed"]
+__all__ = ["REPLY_ERRORS", "ReplyLost", "refused", "translate", "unconfirmed"]
 
 _FATAL = (
     redis_errors.AuthenticationError,
@@ -43,16 +41,15 @@ _PASSING_CLASSES = (
 )
 
 
+REPLY_ERRORS = (redis_errors.ResponseError, redis_errors.BusyLoadingError, *_FATAL)
+"""What the client makes of error replies; the connection still works after each.
+
+It derives some (`LOADING`, `NOAUTH`) from its `ConnectionError`, so ask for these first.
+"""
+
+
 class ReplyLost(ConnectionLost):
     """The command was written and its reply never came: it may have taken effect."""
-
-
-def is_reply(error: Exception) -> bool:
-    """Say whether the server sent this error, and the connection still works.
-
-    redis-py derives some error replies (`LOADING`, `NOAUTH`) from its `ConnectionError`.
-    """
-    return isinstance(error, (redis_errors.ResponseError, redis_errors.BusyLoadingError, *_FATAL))
 
 
 def translate(error: BaseException, where: str) -> CatgaError:
@@ -72,11 +69,6 @@ def translate(error: BaseException, where: str) -> CatgaError:
     return _from(
         ConnectionLost(f"{where} is not there: {str(error) or type(error).__name__}"), error
     )
-
-
-def reply_error(reply: Any, where: str) -> CatgaError | None:
-    """Return the error a reply stands for, if it is one."""
-    return translate(reply, where) if isinstance(reply, Exception) else None
 
 
 def refused(error: Exception, where: str) -> Rejected:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redis.exceptions import ResponseError
-
 from catga.errors import CatgaError, ConfigurationError
+from catga_redis.errors import REPLY_ERRORS
 from catga_redis.names import StreamKey
 from catga_redis.scripts import FORGET
 from catga_redis.session import Session
@@ -59,10 +58,10 @@ async def verify_groups(session: Session, streams: Sequence[StreamKey]) -> None:
     packed = b"".join(pack_command((b"XINFO", b"GROUPS", each.key)) for each in streams)
     replies = await session.commands.request(packed, len(streams))
     for stream, reply in zip(streams, replies, strict=True):
-        found = [] if isinstance(reply, ResponseError) else reply
-        if isinstance(found, Exception):
-            raise session.failure(found) from found
-        if not any(stream.group in group for group in found):
+        gone = isinstance(reply, Exception)
+        if gone and "no such key" not in str(reply):
+            raise session.failure(reply) from reply
+        if gone or not any(stream.group in group for group in reply):
             raise ConfigurationError(
                 f"the group {stream.group.decode()} of {stream.key.decode()} does not exist: "
                 "start with the permission to create it, or create it"
@@ -77,7 +76,7 @@ async def forget_members(session: Session, streams: Sequence[StreamKey], *leavin
     for stream in streams:
         try:
             await FORGET.run(session.commands, [stream.key], [stream.group, ABANDONED_MS, *leaving])
-        except (CatgaError, ResponseError):
+        except (CatgaError, *REPLY_ERRORS):
             return  # not connected, or the stream is gone: another start or stop does it
 
 

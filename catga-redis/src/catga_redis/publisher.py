@@ -23,7 +23,7 @@ from catga.spi import (
     Rejected,
     Subject,
 )
-from catga_redis.errors import refused, unconfirmed
+from catga_redis.errors import REPLY_ERRORS, refused, unconfirmed
 from catga_redis.names import seen_prefix, stream_key
 from catga_redis.scripts import BATCH, PUBLISH
 from catga_redis.session import Session
@@ -139,10 +139,10 @@ class Publisher:
             values.append(out.body)
         try:
             replies = await PUBLISH.run(self._session.commands, keys, values)
-        except (CatgaError, ResponseError) as error:
+        except (CatgaError, *REPLY_ERRORS) as error:
             outcome = (
                 refused(error, self._session.where)
-                if isinstance(error, ResponseError)
+                if isinstance(error, REPLY_ERRORS)
                 else unconfirmed(error)
             )
             for index in indexes:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-from redis.exceptions import ResponseError
-
 from catga.errors import AuthenticationError, CatgaError
 from catga.spi import EventKind
+from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import create_groups
 from catga_redis.names import StreamKey
 from catga_redis.session import Session
@@ -97,7 +96,7 @@ class GroupReader:
     async def _learn_id(self) -> None:
         try:
             self._client_id = await self._wire.call(b"CLIENT", b"ID")
-        except ResponseError:
+        except REPLY_ERRORS:
             self._client_id = None  # not permitted: reads are short instead
 
     # -- new entries -----------------------------------------------------------------------------
@@ -120,7 +119,7 @@ class GroupReader:
                 for each in self._subscriptions:
                     each.unseen = True
                 await self._clock.sleep(_SHORT_PAUSE)
-            except ResponseError as error:
+            except REPLY_ERRORS as error:
                 await self._repair(hungry, error)
 
     async def _read_once(self, hungry: tuple[LogSubscription, ...]) -> None:
@@ -172,7 +171,7 @@ class GroupReader:
                 if await self._session.commands.call(b"CLIENT", b"UNBLOCK", self._client_id):
                     return
                 await self._clock.sleep(0.002)
-        except ResponseError:
+        except REPLY_ERRORS:
             self._client_id = None  # not permitted: reads are short from now on
         except CatgaError:
             pass  # not connected: the read ends with its own connection, or in its own time

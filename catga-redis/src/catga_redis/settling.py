@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from redis.exceptions import ResponseError
-
 from catga.errors import CatgaError
 from catga.spi import Completion, Done, EventKind, Lost, SettleResult, Unknown
+from catga_redis.errors import REPLY_ERRORS
 from catga_redis.names import StreamKey, done_key
 from catga_redis.scripts import BATCH, COMMIT, EXTEND, RELEASE, Script
 from catga_redis.session import Session
@@ -103,7 +102,7 @@ class Settler:
         whole = [stream.group, self._session.member, *values]
         try:
             outcomes: list[int] = await script.run(self._session.commands, keys, whole)
-        except (CatgaError, ResponseError) as error:
+        except (CatgaError, *REPLY_ERRORS) as error:
             return Unknown(self._session.failure(error))
         return outcomes
 

@@ -8,7 +8,6 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from redis.exceptions import ResponseError
 
 from catga.errors import CatgaError, SubscriptionClosed
 from catga.spi import (
@@ -23,6 +22,7 @@ from catga.spi import (
     Source,
     Subscription,
 )
+from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import NOBODY, end_groups, forget_members
 from catga_redis.names import StreamKey, source_streams
 from catga_redis.scripts import RECLAIM
@@ -134,7 +134,7 @@ class LogSubscription(Subscription):
         for outcome in outcomes:
             if isinstance(outcome, CatgaError):
                 self.unseen = True  # the reply may be what was lost
-            elif isinstance(outcome, BaseException) and not isinstance(outcome, ResponseError):
+            elif isinstance(outcome, BaseException) and not isinstance(outcome, REPLY_ERRORS):
                 raise outcome
 
     async def _reclaim_stream(self, place: _Place, limit: int) -> None:
@@ -172,7 +172,7 @@ class LogSubscription(Subscription):
             )
             try:
                 pending = await self._session.commands.call(*command)
-            except ResponseError:
+            except REPLY_ERRORS:
                 continue  # the group is gone; the reader makes it again
             lost = [(stream, id_, count) for id_, _, _, count in pending]
             await self._settler.release([(token, UNSEEN) for token in lost if token not in held])

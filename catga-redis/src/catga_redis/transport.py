@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import BusyLoadingError
 
-from catga.errors import CapabilityError, CatgaError, ConfigurationError, ConnectionLost
+from catga.errors import (
+    AuthenticationError,
+    CapabilityError,
+    CatgaError,
+    ConfigurationError,
+    ConnectionLost,
+)
 from catga.spi import (
     Address,
     Capabilities,
@@ -30,6 +37,7 @@ from catga.spi import (
 )
 from catga_redis.checks import check_server, find_risks, parse_info
 from catga_redis.dial import Dialer
+from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import create_groups, forget_members, verify_groups
 from catga_redis.inbox import RedisInbox
 from catga_redis.live import LiveHub
@@ -50,6 +58,7 @@ _CAPABILITIES = Capabilities(
 _BULK_LIMIT = 512 * 1024 * 1024
 """`proto-max-bulk-len` unless the server says otherwise (Redis 7.2, redis.conf)."""
 _HEALTH_SECONDS = 2.0
+_LOADING_PAUSE = 0.05
 
 
 class RedisTransport(Transport):
@@ -112,7 +121,10 @@ class RedisTransport(Transport):
     async def _look_at_server(self, session: Session) -> None:
         try:
             hello = await session.commands.call(b"HELLO")
-        except ResponseError as error:
+        except REPLY_ERRORS as error:
+            failure = session.failure(error)
+            if isinstance(failure, AuthenticationError):
+                raise failure from error
             raise CapabilityError(
                 f"{session.where} does not know HELLO: Catga needs Redis >= 7.0 or Valkey >= 8.0"
             ) from error
@@ -122,10 +134,16 @@ class RedisTransport(Transport):
             if isinstance(value, bytes)
         }
         check_server(words, session.where)
-        with contextlib.suppress(ResponseError):  # not permitted: the usual limit is assumed
+        while isinstance(await self._greeting(session), BusyLoadingError):
+            await session.runtime.clock.sleep(_LOADING_PAUSE)  # until the connect deadline
+        with contextlib.suppress(*REPLY_ERRORS):  # not permitted: the usual limit is assumed
             answer = await session.commands.call(b"CONFIG", b"GET", b"proto-max-bulk-len")
             if answer:
                 self._bulk_limit = int(answer[1])
+
+    @staticmethod
+    async def _greeting(session: Session) -> Any:
+        return (await session.commands.request(pack_command((b"PING",))))[0]
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Check the assumptions, then make or verify groups and explicit settings."""
@@ -144,7 +162,7 @@ class RedisTransport(Transport):
                 else:
                     start = b"$" if source.start is Start.NEW else b"0"
                     await create_groups(session, streams, start)
-        except ResponseError as error:
+        except REPLY_ERRORS as error:
             raise session.failure(error) from error
 
     async def _check_assumptions(self, session: Session, topology: Topology) -> None:
@@ -152,7 +170,7 @@ class RedisTransport(Transport):
             return
         try:
             info = parse_info(await session.commands.call(b"INFO"))
-        except ResponseError:
+        except REPLY_ERRORS:
             info = None
         for risk in find_risks(info):
             if (
@@ -218,7 +236,7 @@ class RedisTransport(Transport):
                 raise ConnectionLost("closed")
             else:
                 subscription = await self._hub.subscribe(source)
-        except ResponseError as error:
+        except REPLY_ERRORS as error:
             raise session.failure(error) from error
         self._subscriptions.append(subscription)
         return subscription
@@ -245,7 +263,7 @@ class RedisTransport(Transport):
             return Health(ok=False, detail="the transport is not open")
         try:
             await self._session.commands.call(b"PING", patience=_HEALTH_SECONDS)
-        except (CatgaError, ResponseError) as error:
+        except (CatgaError, *REPLY_ERRORS) as error:
             return Health(ok=False, detail=str(self._session.failure(error)))
         return Health(ok=True)
 

@@ -15,7 +15,7 @@ from redis.asyncio.connection import Connection
 from catga.errors import CatgaError, ConnectionLost
 from catga.spi import EventKind, Runtime, TransportEvent
 from catga_redis.dial import Dialer
-from catga_redis.errors import ReplyLost, is_reply, translate
+from catga_redis.errors import REPLY_ERRORS, ReplyLost, translate
 
 __all__ = ["Wire", "pack_command"]
 
@@ -182,9 +182,7 @@ class Wire:
             while True:
                 try:
                     reply = await read(disconnect_on_error=False)
-                except Exception as error:
-                    if not is_reply(error):
-                        raise
+                except REPLY_ERRORS as error:
                     reply = error
                 if on_push is not None and isinstance(reply, list) and reply[0] in _PUSHES:
                     on_push(reply)
