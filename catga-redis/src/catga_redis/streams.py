@@ -64,6 +64,7 @@ class LogSubscription(Subscription):
         self._places = [_Place(stream) for stream in self.streams]
         self._mailbox: Mailbox[Delivery] = Mailbox(self._clock)
         self._held: set[Delivery] = set()
+        self._newest: dict[StreamKey, bytes] = {}
         self._starved = False
         self._failure = ""
         self._closed = False
@@ -111,6 +112,8 @@ class LogSubscription(Subscription):
             deliveries.append(
                 Delivery(subject, body, count, id_.decode(), until, (stream, id_, count), headers)
             )
+        if count == 1 and deliveries:
+            self._newest[stream] = deliveries[-1].token[1]
         self._held.update(deliveries)
         self._mailbox.extend(deliveries)
 
@@ -174,8 +177,16 @@ class LogSubscription(Subscription):
                 pending = await self._session.commands.call(*command)
             except REPLY_ERRORS:
                 continue  # the group is gone; the reader makes it again
+            newest = _order(self._newest.get(stream, b"0-0"))
             lost = [(stream, id_, count) for id_, _, _, count in pending]
-            await self._settler.release([(token, UNSEEN) for token in lost if token not in held])
+            await self._settler.release(
+                [
+                    # New entries come in order: what is newer than all that came was not seen.
+                    (token, UNSEEN if token[2] == 1 and _order(token[1]) > newest else 0)
+                    for token in lost
+                    if token not in held
+                ]
+            )
         self.reclaim_in(0.0)
 
     # -- what goes out ---------------------------------------------------------------------------
@@ -270,6 +281,11 @@ class LogSubscription(Subscription):
             await end_groups(self._session, self.streams)
         else:
             await forget_members(self._session, self.streams, self._session.member, NOBODY)
+
+
+def _order(id_: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = id_.partition(b"-")
+    return int(milliseconds), int(sequence)
 
 
 def _from_outside(fields: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
