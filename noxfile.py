@@ -95,7 +95,7 @@ def types(session: nox.Session) -> None:
     for folder in sorted({path.parent for path in Path("tests").glob("*/*.py")}):
         # One run for each: every folder has its own `conftest`.
         session.run(*loose, str(folder), env={"MYPYPATH": ":".join(paths)})
-    session.run(*loose, "noxfile.py", "examples")
+    session.run(*loose, "noxfile.py", "examples", env={"MYPYPATH": "examples"})
 
 
 @nox.session(python=FOUND[0])

@@ -74,7 +74,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     for hidden in ("--worker", "--folder", "--namespace", "--kill-at"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.kill_one and not options.broker and options.url.startswith("inmemory:"):
+        parser.error("--kill-one kills a worker process, and in memory there is none")
+    return options
 
 
 def _count(text: str) -> int:
@@ -96,7 +99,7 @@ class Relay:
     console: Console
     namespace: str = attrs.field(factory=lambda: f"relay-{secrets.token_hex(4)}")
     duplicates: list[int] = attrs.field(factory=lambda: [0, 0, 0])
-    processes: list[subprocess.Popen[bytes]] = attrs.field(factory=list)
+    processes: list[asyncio.subprocess.Process] = attrs.field(factory=list)
 
     @property
     def in_memory(self) -> bool:
@@ -130,9 +133,7 @@ class Relay:
 
     @contextlib.asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            start = self._start_tasks if self.in_memory else self._start_processes
-            await stack.enter_async_context(start())
+        async with self._start_tasks() if self.in_memory else self._start_processes():
             await self._until_ready()
             yield
 
@@ -162,20 +163,21 @@ class Relay:
             if index == victim:
                 point = KillPoint(random.randint(1, calls), random.choice(KILL_PLACES))
                 command += ["--kill-at", f"{point.call}:{point.where}"]
-            self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+            process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL)
+            self.processes.append(process)
         try:
             yield
         finally:
             for process in self.processes:
-                if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGTERM)
             for process in self.processes:
-                await asyncio.to_thread(process.wait)
+                await process.wait()
 
     async def _until_ready(self) -> None:
         deadline = time.monotonic() + 30
         while len(list(self.folder.glob("worker-*.ready"))) < self.workers:
-            if any(process.poll() is not None for process in self.processes):
+            if any(process.returncode is not None for process in self.processes):
                 raise RuntimeError("a worker ended before it was ready; see its words above")
             if time.monotonic() > deadline:
                 raise RuntimeError("the workers were not ready within 30 s")
@@ -257,56 +259,59 @@ def work(options: argparse.Namespace) -> None:
 def private_server(options: argparse.Namespace) -> ServerProcess:
     """Return the private server that was asked for; entering it starts it."""
     if options.broker == "nats":
-        from catga_nats.testing import NatsServer
+        from catga_nats.testing import NatsServer  # noqa: PLC0415 - only one of them is needed
 
         return NatsServer(binary=options.server_binary)
-    from catga_redis.testing import RedisServer
+    from catga_redis.testing import RedisServer  # noqa: PLC0415
 
     return RedisServer(binary=options.server_binary)
 
 
+def carry(options: argparse.Namespace, console: Console, stack: contextlib.ExitStack) -> bool:
+    """Run the relay, print its figures, and say whether every promise was kept."""
+    folder = Path(tempfile.mkdtemp(prefix="catga-relay-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    url = options.url
+    if options.broker:
+        url = stack.enter_context(private_server(options)).url
+    elif url == "inmemory://":
+        url = "inmemory://relay"  # one broker for the publisher and all workers
+    relay = Relay(
+        url=url,
+        deliveries=list(read_deliveries(options.input, options.repeat)),
+        workers=options.workers,
+        kill=options.kill_one,
+        folder=folder,
+        console=console,
+    )
+    rows = asyncio.run(relay.run())
+    killed = len(list(folder.glob("worker-*.killed")))
+    ok = killed == int(options.kill_one) and all(
+        row.kept(quality, killed=options.kill_one) for quality, row in rows.items()
+    )
+    shown = parse_url(url)[0].shown  # never with user and password
+    show(console, shown, rows, ok=ok)
+    if options.json:
+        figures = {str(quality): attrs.asdict(row) for quality, row in rows.items()}
+        print(json.dumps({"url": shown, "ok": ok, "qos": figures}))
+    return ok
+
+
 def main() -> int:
-    """Run the relay; 0 when every promise was kept."""
+    """Be a worker, or run the relay; 0 when every promise was kept."""
     options = arguments()
     if options.worker is not None:
         work(options)
         return 0
     console = Console(stderr=options.json)
-    with contextlib.ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="catga-relay-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        try:
-            url = options.url
-            if options.broker:
-                url = stack.enter_context(private_server(options)).url
-            elif url == "inmemory://":
-                url = "inmemory://relay"  # one broker for the publisher and all workers
-            relay = Relay(
-                url=url,
-                deliveries=list(read_deliveries(options.input, options.repeat)),
-                workers=options.workers,
-                kill=options.kill_one,
-                folder=folder,
-                console=console,
-            )
-            if relay.kill and relay.in_memory:
-                raise RuntimeError("--kill-one needs worker processes: use --broker or --url")
-            rows = asyncio.run(relay.run())
-        except (CatgaError, OSError, RuntimeError, ValueError) as error:
-            Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
-            return 1
-        except KeyboardInterrupt:
-            return 130
-        killed = len(list(folder.glob("worker-*.killed")))
-        ok = killed == int(options.kill_one) and all(
-            row.kept(quality, killed=options.kill_one) for quality, row in rows.items()
-        )
-        shown = parse_url(url)[0].shown  # never with user and password
-        show(console, shown, rows, ok=ok)
-    if options.json:
-        figures = {str(quality): attrs.asdict(row) for quality, row in rows.items()}
-        print(json.dumps({"url": shown, "ok": ok, "qos": figures}))
-    return 0 if ok else 1
+    try:
+        with contextlib.ExitStack() as stack:
+            return 0 if carry(options, console, stack) else 1
+    except (CatgaError, OSError, RuntimeError, ValueError) as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
