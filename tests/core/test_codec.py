@@ -201,6 +201,22 @@ def test_the_shortcut_is_taken_only_where_msgspec_means_the_same(
             hash(form.decode(text))
 
 
+@pytest.mark.parametrize("value", [v for v, reads, writes in VALUES if reads and writes], ids=str)
+def test_the_shortcut_alone_carries_good_values(
+    value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hides its own failures, so nothing else would tell that it is never taken."""
+
+    def forbidden(*_: Any) -> Any:
+        pytest.fail("the slow way was taken")
+
+    monkeypatch.setattr(JsonCodec, "_slow_writer", lambda *_: forbidden)
+    monkeypatch.setattr(JsonCodec, "_slow_reader", lambda *_: forbidden)
+    form = JsonCodec().form(type(value))
+    assert type(form.decode(form.encode(value))) is type(value)
+    assert form.payload(value) is value
+
+
 @pytest.mark.parametrize(
     ("value", "hint"),
     [

@@ -106,6 +106,11 @@ def test_a_message_that_cannot_be_written_is_refused() -> None:
             _write(bad)
 
 
+def test_an_attribute_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(EncodeError, match="attribute of Fast"):
+        _write(Fast("x"), correlation_id="\ud800")
+
+
 def test_times_without_a_zone_are_refused() -> None:
     naive = datetime(2026, 1, 1)  # noqa: DTZ001 - the point
     with pytest.raises(EncodeError, match="zone"):

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import msgspec
 
-from catga.errors import ConfigurationError, DecodeError
-from catga.ground.ids import check_message_id
+from catga.errors import DecodeError
+from catga.ground.ids import MESSAGE_ID_LIMIT
 from catga.model.envelope import RESERVED_HEADERS, Envelope
 from catga.model.qos import QualityOfService
 
@@ -22,6 +22,7 @@ _JSON_TYPE = re.compile(
     r"\s*(application/json|text/json|[a-z]+/[^\s;]+\+json)\s*(;\s*charset=\"?utf-8\"?\s*)?",
     re.IGNORECASE,
 )
+_good_id = re.compile(rf"[\x21-\x7e]{{1,{MESSAGE_ID_LIMIT}}}").fullmatch
 _PREFIXES = ("ce-", "ce_")
 _all_attributes = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -33,10 +34,8 @@ def check_attributes(envelope: Envelope, specversion: str) -> Envelope:
     """
     if specversion != "1.0":
         raise _bad("specversion", 'must be "1.0"')
-    try:
-        check_message_id(envelope.id)
-    except ConfigurationError:
-        raise _bad("id", "must be 1 to 128 printable ASCII characters without spaces") from None
+    if not _good_id(envelope.id):
+        raise _bad("id", "must be 1 to 128 printable ASCII characters without spaces")
     if not (envelope.type and envelope.source):
         raise _bad("source" if envelope.type else "type", "must not be empty")
     if envelope.version < 1:

@@ -131,15 +131,15 @@ class _Read(msgspec.Struct, gc=False):
     type: str
     source: str
     time: datetime | None = None
-    datacontenttype: str | None = None
+    data: msgspec.Raw = _NOTHING
     qos: QualityOfService | None = None
     typeversion: int | None = None
-    data: msgspec.Raw = _NOTHING
-    data_base64: bytes | None = None
     correlationid: str | None = None
     replyto: str | None = None
     deadline: datetime | None = None
     parentid: str | None = None
+    datacontenttype: str | None = None
+    data_base64: bytes | None = None
 
 
 _parse = msgspec.json.Decoder(_Read).decode

@@ -11,6 +11,7 @@ import msgspec
 from catga.codecs.converter import make_converter
 from catga.codecs.explain import explain
 from catga.codecs.forms import Form, Forms, unwrap
+from catga.codecs.guards import Guard
 from catga.codecs.plain import Refused, check_tree
 from catga.errors import ConfigurationError, DecodeError, EncodeError
 from catga.spi.codec import Codec
@@ -96,11 +97,11 @@ class JsonCodec(Codec):
             fast = msgspec.json.Decoder(hint).decode if form.reads else None
         except Exception as error:  # neither library says what it may raise on an odd class
             raise ConfigurationError(f"JSON cannot carry {_name(hint)}: {error}") from error
-        payload = _fast_payload(form, write_slow) if form.writes else write_slow
+        payload = _fast_payload(form.write_guard, write_slow) if form.writes else write_slow
         return JsonForm(
             payload=payload,
             encode=_fast_writer(payload, write_slow) if form.writes else _bytes_writer(write_slow),
-            decode=_fast_reader(fast, form, read_slow) if fast else read_slow,
+            decode=_fast_reader(fast, form.read_guard, read_slow) if fast else read_slow,
             fast_to_read=form.reads,
             fast_to_write=form.writes,
         )
@@ -149,8 +150,7 @@ def _bytes_writer(write: Callable[[Any], msgspec.Raw]) -> Callable[[Any], bytes]
     return lambda value: bytes(write(value))
 
 
-def _fast_payload(form: Form, slow: Callable[[Any], msgspec.Raw]) -> Callable[[Any], Any]:
-    guard = form.write_guard
+def _fast_payload(guard: Guard | None, slow: Callable[[Any], msgspec.Raw]) -> Callable[[Any], Any]:
     if guard is None:
         return lambda value: value
 
@@ -178,9 +178,9 @@ def _fast_writer(
     return write
 
 
-def _fast_reader(hint: Any, form: Form, slow: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    guard = form.read_guard
-
+def _fast_reader(
+    parse: Callable[[bytes], Any], guard: Guard | None, slow: Callable[[bytes], Any]
+) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         try:
             value = parse(data)

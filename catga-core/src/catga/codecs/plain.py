@@ -22,6 +22,7 @@ class Refused(ValueError):
 
 
 _KEYS = (str, UUID, date, Enum)
+_TEXT = frozenset({str})
 _LISTS = (list, tuple, set, frozenset)
 _LEAVES = frozenset({str, int, bool, type(None)})
 
@@ -59,8 +60,10 @@ def check_tree(tree: Any) -> None:
     for _ in range(DEPTH_LIMIT):
         below: list[Any] = []
         for item in level:
+            if type(item) in _LEAVES:
+                continue
             if isinstance(item, dict):
-                if not all(isinstance(key, _KEYS) for key in item):
+                if not (_TEXT.issuperset(map(type, item)) or all(map(_is_key, item))):
                     raise Refused("the keys of an object must be text")
                 below.extend(item.values())
             elif isinstance(item, _LISTS):
@@ -70,3 +73,7 @@ def check_tree(tree: Any) -> None:
         level = below
     if any(isinstance(item, (dict, *_LISTS)) for item in level):
         raise Refused(f"it nests deeper than {DEPTH_LIMIT} levels")
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, _KEYS)
