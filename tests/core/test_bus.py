@@ -289,6 +289,18 @@ def test_handlers_of_a_router_are_those_of_the_bus_that_includes_it() -> None:
     run(law)
 
 
+def test_a_handler_added_to_a_running_bus_is_refused_not_forgotten() -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus()
+        async with bus:
+            with pytest.raises(ConfigurationError, match="before it is entered"):
+
+                @bus.handle(Order)
+                async def handle(order: Order) -> None: ...
+
+    run(law)
+
+
 def test_a_bus_that_only_publishes_starts_no_handler() -> None:
     async def law(probe: Probe) -> None:
         seen: list[int] = []

@@ -94,6 +94,7 @@ class Bus(Router):
 
     def use(self, *parts: Middleware | Instrument) -> None:
         """Add middleware (outermost first) and instruments; before the bus is entered."""
+        self._check_open()
         for part in parts:
             if isinstance(part, Middleware):
                 self._middleware.append(part)
@@ -106,7 +107,7 @@ class Bus(Router):
         """Connect, check, prepare, subscribe."""
         if self._used:
             raise ConfigurationError("a bus is used once: make a new one")
-        self._used = True
+        self._used = self._sealed = True
         plan = self._plan()
         session = Session(plan)
         await session.start()

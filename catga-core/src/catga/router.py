@@ -35,6 +35,7 @@ class Router:
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
+        self._sealed = False
 
     @property
     def registrations(self) -> tuple[Registration, ...]:
@@ -69,6 +70,7 @@ class Router:
             raise ConfigurationError("concurrency must be at least 1")
 
         def register(function: FunctionT) -> FunctionT:
+            self._check_open()
             self._registrations.append(
                 Registration(
                     cls=cls,
@@ -85,5 +87,10 @@ class Router:
         return register
 
     def include(self, router: Router) -> None:
-        """Take over the handlers of another router."""
+        """Take over the handlers of another router, as it has them now."""
+        self._check_open()
         self._registrations.extend(router.registrations)
+
+    def _check_open(self) -> None:
+        if self._sealed:
+            raise ConfigurationError("the bus has started: add handlers before it is entered")

@@ -39,6 +39,8 @@ __all__ = ["Session"]
 
 _log = logging.getLogger("catga")
 _LOWEST = QualityOfService.AT_MOST_ONCE
+_LAST_WORDS = 1.0
+"""Seconds that responses on their way out may still take when the bus closes."""
 _LOUD = frozenset({EventKind.GAP, EventKind.SLOW_CONSUMER, EventKind.RISK, EventKind.TROUBLE})
 
 
@@ -223,6 +225,7 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        await self.publisher.flush(_LAST_WORDS)
         for step in (self.requester.close, self.plan.transport.close, self.tasks.close):
             with contextlib.suppress(CatgaError):
                 await step()

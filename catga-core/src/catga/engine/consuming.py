@@ -118,6 +118,7 @@ class Consumer:
         self._trouble(f"the subscription ended ({reason}); opening it again")
         await self._s.clock.sleep(_PAUSE)
         try:
+            await feed.subscription.close()
             feed.subscription = await self._s.resubscribe(feed.source)
         except CatgaError as error:
             self._trouble(f"it could not be opened: {error}")
@@ -191,14 +192,17 @@ class Consumer:
     # ---- time
 
     def sweep(self, now: float) -> None:
-        """Stop handlers that are out of time; renew the leases of what is in hand."""
+        """Stop handlers that are out of time or lease; renew the leases of what is in hand."""
         for feed in self._feeds:
             third = feed.subscription.lease / 3
             late = []
-            for work in feed.works:
+            for work in list(feed.works):
                 if work.deadline <= now:
                     work.cancel(Stop.TIMEOUT)
-                if work.delivery.lease_until - now < 2 * third:
+                left = work.delivery.lease_until - now
+                if left <= 0:  # by our own clock: no broker would stop us
+                    self._lost(work)
+                elif left < 2 * third:
                     late.append(work)
             if late and not feed.extending and feed.settler is not None:
                 feed.extending = True
@@ -208,14 +212,17 @@ class Consumer:
         try:
             results = await feed.subscription.extend([work.delivery for work in works])
             for work, result in zip(works, results, strict=True):
-                if not isinstance(result, Lost):
-                    continue
-                if work.state is State.RUNNING:
-                    work.cancel(Stop.LEASE_LOST)
-                elif work.state is State.QUEUED:
-                    self._outcomes.off_hands(work, "lost")
+                if isinstance(result, Lost):
+                    self._lost(work)
         finally:
             feed.extending = False
+
+    def _lost(self, work: Work) -> None:
+        """Somebody else may have it by now: let go of it, wherever it is."""
+        if work.state is State.RUNNING:
+            work.cancel(Stop.LEASE_LOST)
+        elif work.state is State.QUEUED:
+            self._outcomes.off_hands(work, "lost")
 
     # ---- the end
 

@@ -11,7 +11,7 @@ import attrs
 from catga.engine.signals import Signals
 from catga.errors import PublishUnknown
 from catga.ground.clock import Clock
-from catga.ground.tasks import TaskOwner
+from catga.ground.tasks import TaskOwner, wait_all
 from catga.model.qos import QualityOfService
 from catga.spi import Outgoing, PublishResult, Receipt, Rejected, Transport, Unknown
 
@@ -73,6 +73,7 @@ class Publisher:
         self._signals = signals
         self._random = random
         self._pending: list[_Waiting] = []
+        self._posted: set[asyncio.Task[PublishResult]] = set()
         self._in_flight = 0
         self._turns: deque[asyncio.Future[None]] = deque()
 
@@ -98,7 +99,13 @@ class Publisher:
 
     def post(self, outgoing: Outgoing) -> None:
         """Send one message without waiting for it (responses); a failure is only signalled."""
-        self._tasks.spawn(self.publish(outgoing), f"post to {outgoing.subject.text}")
+        task = self._tasks.spawn(self.publish(outgoing), f"post to {outgoing.subject.text}")
+        self._posted.add(task)
+        task.add_done_callback(self._posted.discard)
+
+    async def flush(self, timeout: float) -> None:
+        """Wait for what was posted, at most `timeout` seconds."""
+        await wait_all(self._posted, timeout)
 
     async def _wait_for_room(self) -> None:
         turn = asyncio.get_running_loop().create_future()

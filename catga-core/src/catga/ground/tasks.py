@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, TypeVar
@@ -37,13 +38,21 @@ class TaskOwner:
         if self._on_failure is not None:
             self._on_failure(task.get_name(), error)
 
-    async def close(self) -> None:
-        """Cancel every task and wait until all have ended. Idempotent."""
+    async def close(self, patience: float = 5.0) -> None:
+        """Cancel every task and wait until all have ended, at most `patience` seconds. Idempotent.
+
+        A task that swallows its cancellation is named in the log and left behind.
+        """
         current = asyncio.current_task()
+        deadline = time.monotonic() + patience
         while tasks := [task for task in self._tasks if task is not current]:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+            if time.monotonic() >= deadline:
+                for task in self._tasks:
+                    _log.error("the task %r does not end when cancelled", task.get_name())
+                return
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:

@@ -18,7 +18,7 @@ from typing import Self
 
 from catga.errors import ConfigurationError
 
-__all__ = ["ServerProcess", "free_port"]
+__all__ = ["ServerProcess", "free_port", "named_servers"]
 
 
 def free_port() -> int:
@@ -26,6 +26,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def named_servers(variable: str) -> dict[str, str | None]:
+    """Return the server programs an environment variable names, by version.
+
+    `2.15=/path/a,2.10=/path/b` is `{"2.15": "/path/a", "2.10": "/path/b"}`. Where the variable is
+    not set it is `{"installed": None}`: whichever one the `ServerProcess` finds by itself.
+
+    Raises `ConfigurationError` for anything else.
+    """
+    servers: dict[str, str | None] = {}
+    for pair in filter(None, os.environ.get(variable, "").split(",")):
+        version, found, path = pair.partition("=")
+        if not (found and version and path) or version in servers:
+            raise ConfigurationError(f"{variable} must be version=path,version=path, not {pair!r}")
+        servers[version] = path
+    return servers or {"installed": None}
 
 
 class ServerProcess(ABC):
