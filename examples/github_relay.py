@@ -38,7 +38,7 @@ from rich.table import Table
 
 from catga import Bus, CatgaError
 from catga.settings import parse_url
-from catga.testing import ServerProcess
+from catga.testing import ServerProcess, remove_namespace
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data" / "github-webhooks.jsonl"
@@ -127,6 +127,8 @@ class Relay:
             async with self._workers():
                 await self._publish(progress)
                 await self._wait(expected, progress)
+        if not self.in_memory:
+            await remove_namespace(self.url, self.namespace)
         return judge(read_books(self.folder, expected), expected, self.duplicates)
 
     # ---- workers

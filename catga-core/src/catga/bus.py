@@ -28,7 +28,7 @@ from catga.plugins import Catalog, installed_catalog
 from catga.router import Router
 from catga.session import Session
 from catga.settings import parse_url, resolve_settings
-from catga.spi import Health, Instrument, Middleware, Outgoing
+from catga.spi import Health, Instrument, Middleware, Outgoing, Transport
 
 __all__ = ["Bus", "Parts"]
 
@@ -319,9 +319,14 @@ class Bus(Router):
 
     # ---- looking
 
+    @property
+    def transport(self) -> Transport:
+        """The open transport, for tools that administer the broker."""
+        return self._running().plan.transport
+
     async def health(self) -> Health:
         """Ask the server, now, whether messages can move."""
-        return await self._running().plan.transport.health()
+        return await self.transport.health()
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Return what became of deliveries so far, by `group/type`: handled, failed, ack, nack,

@@ -168,13 +168,10 @@ class LogSubscription(Subscription, GroupMember):
         self._wake()
 
     async def close(self) -> None:
-        """Give back what is unsettled, as if the lease had ended now."""
+        """Take no further part; the leases of what is unsettled end by themselves."""
         if self._closed:
             return
         self._closed = True
         await self.drain()
-        for flight in list(self._in_flight):
-            self._group.give_back(flight, 0.0)
-        self._in_flight.clear()
         if self._source.ephemeral:
             self._stream.forget(self._source.group)

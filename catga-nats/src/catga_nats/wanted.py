@@ -15,7 +15,12 @@ __all__ = ["Wants"]
 _DELIVERY_MARGIN = 100
 """Deliveries the server allows beyond the attempts of the bus: also what is given back at a drain
 counts as a delivery."""
-_SETTING_OF = {"num_replicas": "replicas"}
+_SETTINGS_OF = {
+    "num_replicas": {"replicas"},
+    "duplicate_window": {"duplicate_window", "dedupe_window"},
+    "ack_wait": {"ack_wait", "lease"},
+}
+"""Where the server's word for something is not the one settings use, or not the only one."""
 _STORED_KINDS = ("log", "to", "redo")
 
 
@@ -144,7 +149,7 @@ class Wants:
         )
 
     def _given(self, keys: set[str]) -> frozenset[str]:
-        return frozenset(key for key in keys if _SETTING_OF.get(key, key) in self._explicit)
+        return frozenset(key for key in keys if _SETTINGS_OF.get(key, {key}) & self._explicit)
 
 
 def _path(source: Source, name: str) -> str:

@@ -34,6 +34,7 @@ from catga.spi import (
     Subscription,
     Topology,
     Transport,
+    check_token,
 )
 from catga_redis.checks import check_server, find_risks, parse_info
 from catga_redis.dial import Dialer
@@ -256,6 +257,20 @@ class RedisTransport(Transport):
         await forget_members(session, subscription.streams)
         reader.join(subscription)
         return subscription
+
+    async def remove(self, namespace: str) -> None:
+        """Delete every key of the namespace; looks through the whole database once."""
+        session = self._need()
+        pattern = f"{{{check_token(namespace, 'namespace')}[:}}]*"
+        cursor = b"0"
+        while True:
+            cursor, keys = await session.commands.call(
+                *(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            )
+            if keys:
+                await session.commands.call(b"UNLINK", *keys)
+            if cursor == b"0":
+                return
 
     async def health(self) -> Health:
         """Ask for a `PING` on the connection that publishes and settles."""

@@ -212,7 +212,10 @@ class Subscription(ABC):
 
     @abstractmethod
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
-        """Settle each; results in the same order. At QoS 0 there is nothing to settle: `Done`."""
+        """Settle each; results in the same order. At QoS 0 there is nothing to settle: `Done`.
+
+        After `Unknown` the same settlement may be asked for again.
+        """
 
     @abstractmethod
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
@@ -237,7 +240,10 @@ class Subscription(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Release everything now. Idempotent, safe after a failure."""
+        """Release everything now. Idempotent, safe after a failure.
+
+        The leases of what is unsettled end by themselves: its handlers may still run.
+        """
 
 
 class Transport(ABC):
