@@ -330,6 +330,10 @@ def test_leaving_a_bus_ends_every_task_it_started() -> None:
 
         async with bus:
             await bus.request(Asked(1))
+            session = bus._session
+            assert session is not None
+            await session.requester.close()
+            await probe.pass_time(1)  # what listened for responses must not spin by now
         assert asyncio.all_tasks() == before
 
     run(law)

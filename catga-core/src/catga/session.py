@@ -68,7 +68,12 @@ class Session:
             random=random.random,
         )
         self.requester = Requester(
-            plan.transport, plan.registry.codec, self.tasks, plan.namespace, self.instance
+            plan.transport,
+            plan.registry.codec,
+            plan.clock,
+            self.tasks,
+            plan.namespace,
+            self.instance,
         )
 
     async def start(self) -> None:

@@ -34,6 +34,7 @@ _log = logging.getLogger("catga")
 _RESPONSE = "catga.response"
 _ERROR = "catga.error"
 _POLL = 5.0
+_PAUSE = 0.5
 _BATCH = 1000
 _ERROR_LIMIT = 2000
 
@@ -94,10 +95,17 @@ class Requester:
     """Waits for the responses to this bus's requests on one reply subscription."""
 
     def __init__(
-        self, transport: Transport, codec: Codec, tasks: TaskOwner, namespace: str, instance: str
+        self,
+        transport: Transport,
+        codec: Codec,
+        clock: Clock,
+        tasks: TaskOwner,
+        namespace: str,
+        instance: str,
     ) -> None:
         self._transport = transport
         self._codec = codec
+        self._clock = clock
         self._tasks = tasks
         self._namespace = namespace
         self._instance = instance
@@ -105,6 +113,7 @@ class Requester:
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
         self._subscription: Subscription | None = None
         self._starting = asyncio.Lock()
+        self._closed = False
 
     async def start(self) -> None:
         """Open the reply subscription, once, when the first request is made."""
@@ -132,6 +141,7 @@ class Requester:
 
     async def close(self) -> None:
         """Fail what still waits."""
+        self._closed = True
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(TransportError("the bus was closed while a request waited"))
@@ -140,12 +150,12 @@ class Requester:
             await self._subscription.close()
 
     async def _listen(self, subscription: Subscription) -> None:
-        while True:
+        while not self._closed:  # a closed subscription answers at once, and would for ever
             try:
                 deliveries = await subscription.receive(_BATCH, _POLL)
             except TransportError as error:
                 _log.warning("listening for responses failed: %s", error)
-                await asyncio.sleep(0.5)
+                await self._clock.sleep(_PAUSE)
                 continue
             for delivery in deliveries:
                 self._arrived(delivery)
