@@ -11,7 +11,7 @@ from catga.engine.handling import Invoke
 from catga.engine.work import State, Work
 from catga.ground.tasks import run_in_context
 from catga.model.envelope import Envelope
-from catga.model.message import Message, identify
+from catga.model.message import Identity, Message, adopt
 
 __all__ = ["remember", "run_handler"]
 
@@ -51,9 +51,4 @@ async def run_handler(
 def remember(message: Any, envelope: Envelope) -> None:
     """Give a received message the identity it was sent with."""
     if isinstance(message, Message):
-        identify(
-            message,
-            message_id=envelope.id,
-            created_at=envelope.time,
-            correlation_id=envelope.correlation_id,
-        )
+        adopt(message, Identity(envelope.id, envelope.time, envelope.correlation_id))

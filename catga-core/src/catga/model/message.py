@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from catga.ground.ids import check_message_id, new_message_id
 from catga.model.qos import QualityOfService
 
-__all__ = ["RESERVED_ATTRIBUTES", "Event", "Identity", "Message", "Request", "identify"]
+__all__ = ["RESERVED_ATTRIBUTES", "Event", "Identity", "Message", "Request", "adopt", "identify"]
 
 ResponseT = TypeVar("ResponseT")
 
@@ -74,6 +74,11 @@ class Request(Message, Generic[ResponseT]):
     __slots__ = ()
 
 
+def adopt(message: Message, identity: Identity) -> None:
+    """Fix the identity of `message`, which has none yet."""
+    object.__setattr__(message, "_identity", identity)  # attrs may have frozen the class
+
+
 def identify(
     message: Any,
     *,
@@ -96,7 +101,7 @@ def identify(
             correlation_id,
         )
         if isinstance(message, Message):
-            object.__setattr__(message, "_identity", known)  # attrs may have frozen the class
+            adopt(message, known)
         return known
     if message_id is not None and message_id != known.message_id:
         known.message_id = check_message_id(message_id)
