@@ -133,7 +133,8 @@ def test_poison_in_plenty_slows_nobody_down(place: Place) -> None:
         numbers = keep(bus, Order)
         async with place.outside() as outside, bus:
             subject = outside.subject(Kind.LOG, "Order")
-            await asyncio.gather(*(outside.store(subject, b"%d" % n) for n in range(200)))
+            for number in range(200):
+                await outside.store(subject, b"%d" % number)
             await bus.publish(Order(1))
             await settled(outside, "Order", "tests")
             assert len(await outside.dead("Order")) == 200
