@@ -12,14 +12,17 @@ from redis_kit import Lab, address_of, admin, gather_deliveries, lab, nothing_mo
 from catga.errors import SubscriptionClosed
 from catga.spi import (
     Ack,
+    Completion,
     Delivery,
     Done,
     EventKind,
+    Lost,
     Nack,
     Outgoing,
     Receipt,
     Rejected,
     Settle,
+    SettleResult,
     Subscription,
     Unknown,
 )
@@ -107,6 +110,40 @@ def test_a_lost_reply_is_unknown_and_its_repeat_stores_nothing_new(
             await until(stored)
             assert (await publish_through(transport, messages[1])).duplicate
             assert await client.xlen("{law:Reply}:log:0") == 2
+
+    asyncio.run(law())
+
+
+@pytest.mark.parametrize("how", ["commit", "acknowledge"])
+def test_a_settlement_whose_reply_was_lost_may_be_asked_for_again(
+    own_server: RedisServer, how: str
+) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+            transport = await bench.transport(reply_timeout=timedelta(seconds=0.5))
+            member = await bench.member(transport, "Again", lease=30.0)
+            await transport.publish([out("Again"), out("Again")])
+            found = await gather_deliveries(member, 2)
+            records = [Completion("law", "workers", "Again", str(n)) for n in range(2)]
+            await member.commit([(found[0], records[0])])  # from now on the server knows the script
+
+            async def settle() -> SettleResult:
+                if how == "commit":
+                    return (await member.commit([(found[1], records[1])]))[0]
+                return (await member.settle([Settle(found[1], Ack(), confirm=True)]))[0]
+
+            own_server.pause()
+            first = await settle()
+            own_server.resume()
+            assert isinstance(first, Unknown)
+            async with asyncio.timeout(10):
+                while isinstance(again := await settle(), Unknown):
+                    await asyncio.sleep(0.02)
+            assert again == Done()
+            assert await settle() == Lost()
+            assert (await client.xpending("{law:Again}:log:0", "workers"))["pending"] == 0
+            if how == "commit":
+                assert await transport.inbox.completed(records) == [True, True]
 
     asyncio.run(law())
 

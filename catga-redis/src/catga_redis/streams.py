@@ -21,6 +21,7 @@ from catga.spi import (
     SettleResult,
     Source,
     Subscription,
+    Unknown,
 )
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import NOBODY, end_groups, forget_members
@@ -219,7 +220,7 @@ class LogSubscription(Subscription):
             for index, outcome in zip(nacks, await self._settler.release(work), strict=True):
                 results[index] = outcome
             self.reclaim_in(min(delay for _, delay in work) / 1000)
-        self._has_room()
+        self._keep_unknown([entry.delivery for entry in batch], results)
         return results
 
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
@@ -247,8 +248,15 @@ class LogSubscription(Subscription):
         work = [(batch[index][0].token, batch[index][1]) for index in known]
         for index, outcome in zip(known, await self._settler.commit(work), strict=True):
             results[index] = outcome
-        self._has_room()
+        self._keep_unknown([delivery for delivery, _ in batch], results)
         return results
+
+    def _keep_unknown(self, batch: Sequence[Delivery], results: Sequence[SettleResult]) -> None:
+        """What may not have reached the server stays in hand, to be settled again."""
+        for delivery, result in zip(batch, results, strict=True):
+            if isinstance(result, Unknown):
+                self._held.add(delivery)
+        self._has_room()
 
     def _has_room(self) -> None:
         if self._starved and self.room > 0:

@@ -242,7 +242,7 @@ class Subscription(ABC):
     async def close(self) -> None:
         """Release everything now. Idempotent, safe after a failure.
 
-        The leases of what is unsettled end by themselves: its handlers may still run.
+        What is unsettled comes again, at once or when its lease has ended.
         """
 
 
