@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from catga.errors import CatgaError, ConfigurationError
+from catga.spi import Topology
 from catga_redis.errors import REPLY_ERRORS
-from catga_redis.names import StreamKey
+from catga_redis.names import StreamKey, index_key, meta_key
 from catga_redis.scripts import FORGET
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
@@ -15,6 +16,7 @@ __all__ = [
     "ABANDONED_MS",
     "NOBODY",
     "create_groups",
+    "declare_types",
     "end_groups",
     "forget_members",
     "verify_groups",
@@ -88,3 +90,30 @@ async def end_groups(session: Session, streams: Sequence[StreamKey]) -> None:
             + pack_command((b"DEL", stream.retry)),
             2,
         )
+
+
+async def declare_types(session: Session, topology: Topology, max_length: int | None) -> None:
+    """Keep the index of types, and agree with others on an explicit `max_length`.
+
+    Raises `ConfigurationError` when another bus has given a type another one.
+    """
+    types = {(topology.namespace, type_) for type_ in topology.publishes}
+    types |= {(each.namespace, each.type) for each in topology.sources if each.durable}
+    for namespace, type_ in sorted(types):
+        meta = meta_key(namespace, type_)
+        packed = pack_command((b"SADD", index_key(namespace), type_))
+        if max_length is not None:
+            packed += pack_command((b"HSETNX", meta, b"max_length", max_length))
+        packed += pack_command((b"HGET", meta, b"max_length"))
+        replies = await session.commands.request(packed, 2 if max_length is None else 3)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        stored = replies[-1]
+        if max_length is not None and int(stored) != max_length:
+            raise ConfigurationError(
+                f"max_length={max_length} disagrees with {int(stored)}, which another bus has set "
+                f"for {type_}: use the same, or remove it with HDEL {meta.decode()} max_length"
+            )
+        if stored is not None:
+            session.max_length[namespace, type_] = int(stored)

@@ -23,6 +23,7 @@ from catga.spi import (
     Subscription,
     Unknown,
 )
+from catga_redis.entries import entry_order, read_fields
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import NOBODY, end_groups, forget_members
 from catga_redis.names import StreamKey, source_streams
@@ -105,11 +106,7 @@ class LogSubscription(Subscription):
         subject = stream.subject
         deliveries: list[Delivery] = []
         for id_, fields in entries:
-            headers = None
-            if len(fields) == 2 and fields[0] == b"b":
-                body = fields[1]
-            else:
-                body, headers = _from_outside(fields)
+            body, headers = read_fields(fields)
             deliveries.append(
                 Delivery(subject, body, count, id_.decode(), until, (stream, id_, count), headers)
             )
@@ -178,12 +175,12 @@ class LogSubscription(Subscription):
                 pending = await self._session.commands.call(*command)
             except REPLY_ERRORS:
                 continue  # the group is gone; the reader makes it again
-            newest = _order(self._newest.get(stream, b"0-0"))
+            newest = entry_order(self._newest.get(stream, b"0-0"))
             lost = [(stream, id_, count) for id_, _, _, count in pending]
             await self._settler.release(
                 [
                     # New entries come in order: what is newer than all that came was not seen.
-                    (token, UNSEEN if token[2] == 1 and _order(token[1]) > newest else 0)
+                    (token, UNSEEN if token[2] == 1 and entry_order(token[1]) > newest else 0)
                     for token in lost
                     if token not in held
                 ]
@@ -289,18 +286,3 @@ class LogSubscription(Subscription):
             await end_groups(self._session, self.streams)
         else:
             await forget_members(self._session, self.streams, self._session.member, NOBODY)
-
-
-def _order(id_: bytes) -> tuple[int, int]:
-    milliseconds, _, sequence = id_.partition(b"-")
-    return int(milliseconds), int(sequence)
-
-
-def _from_outside(fields: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
-    """Read an entry that is not of our making: the body if there is one, the rest as headers."""
-    pairs = dict(zip(fields[::2], fields[1::2], strict=False))
-    body = pairs.pop(b"b", b"")
-    return body, {
-        name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace")
-        for name, value in pairs.items()
-    }

@@ -13,7 +13,6 @@ from catga.errors import (
     AuthenticationError,
     CapabilityError,
     CatgaError,
-    ConfigurationError,
     ConnectionLost,
 )
 from catga.spi import (
@@ -39,10 +38,10 @@ from catga.spi import (
 from catga_redis.checks import check_server, find_risks, parse_info
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS
-from catga_redis.groups import create_groups, forget_members, verify_groups
+from catga_redis.groups import create_groups, declare_types, forget_members, verify_groups
 from catga_redis.inbox import RedisInbox
 from catga_redis.live import LiveHub
-from catga_redis.names import index_key, meta_key, source_streams
+from catga_redis.names import source_streams
 from catga_redis.plugin import CAPABILITIES
 from catga_redis.publisher import Publisher
 from catga_redis.reader import GroupReader
@@ -153,7 +152,8 @@ class RedisTransport(Transport):
         session.completion_ms = max(1, int(topology.completion_ttl * 1000))
         await self._check_assumptions(session, topology)
         try:
-            await self._declare_types(session, topology)
+            asked = self._settings.max_length if "max_length" in self._explicit else None
+            await declare_types(session, topology, asked)
             for source in topology.sources:
                 if not source.durable or source.ephemeral:
                     continue  # an ephemeral group is made by its subscription
@@ -194,30 +194,6 @@ class RedisTransport(Transport):
         if name not in self._warned:
             self._warned.add(name)
             self._need().emit(EventKind.RISK, f"{name}: {detail}")
-
-    async def _declare_types(self, session: Session, topology: Topology) -> None:
-        """Keep the index of types, and agree with others on explicit settings."""
-        types = {(topology.namespace, type_) for type_ in topology.publishes}
-        types |= {(each.namespace, each.type) for each in topology.sources if each.durable}
-        for namespace, type_ in sorted(types):
-            meta = meta_key(namespace, type_)
-            packed = pack_command((b"SADD", index_key(namespace), type_))
-            asked = self._settings.max_length if "max_length" in self._explicit else None
-            if asked is not None:
-                packed += pack_command((b"HSETNX", meta, b"max_length", asked))
-            packed += pack_command((b"HGET", meta, b"max_length"))
-            replies = await session.commands.request(packed, 2 if asked is None else 3)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            stored = replies[-1]
-            if asked is not None and int(stored) != asked:
-                raise ConfigurationError(
-                    f"max_length={asked} disagrees with {int(stored)}, which another bus has set "
-                    f"for {type_}: use the same, or remove it with HDEL {meta.decode()} max_length"
-                )
-            if stored is not None:
-                session.max_length[namespace, type_] = int(stored)
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
