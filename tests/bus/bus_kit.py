@@ -19,7 +19,9 @@ from catga_nats.testing import NatsServer
 from catga_redis.testing import RedisServer
 
 __all__ = [
+    "PASSWORD",
     "QUICK",
+    "USER",
     "Asked",
     "Fast",
     "Flavour",
