@@ -1,0 +1,155 @@
+"""What is particular to the transport in memory; the rest it shares with the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import attrs
+import pytest
+
+from catga import Bus, ConfigurationError, Event, Parts, QualityOfService
+from catga.spi import Kind, Outgoing, Source, Subject
+from catga.testing import ManualClock, settle_loop
+from catga_inmemory.broker import acquire, release
+from catga_inmemory.log import Stream
+
+
+@attrs.frozen
+class Note(Event):
+    text: str
+
+
+@attrs.frozen
+class Tick(Event):
+    qos = QualityOfService.AT_MOST_ONCE
+    number: int
+
+
+def run(law: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await law()
+
+    asyncio.run(bounded())
+
+
+def heard(bus: Bus) -> list[str]:
+    seen: list[str] = []
+
+    @bus.handle(Note)
+    async def handle(note: Note) -> None:
+        seen.append(note.text)
+
+    return seen
+
+
+def test_a_url_without_a_name_is_private_and_one_with_a_name_is_shared() -> None:
+    async def law() -> None:
+        one, two = Bus("inmemory://", service="a"), Bus("inmemory://", service="b")
+        three, four = Bus("inmemory://x", service="a"), Bus("inmemory://x", service="b")
+        seen = {name: heard(bus) for name, bus in zip("1234", (one, two, three, four), strict=True)}
+        async with one, two, three, four:
+            await one.publish(Note("private"))
+            await three.publish(Note("shared"))
+        assert seen == {"1": ["private"], "2": [], "3": ["shared"], "4": ["shared"]}
+
+    run(law)
+
+
+def test_a_shared_broker_is_gone_with_its_last_user() -> None:
+    async def law() -> None:
+        async with Bus("inmemory://brief", service="a") as bus:
+            await bus.publish(Note("forgotten"))
+        later = Bus("inmemory://brief", service="a")
+        seen = heard(later)
+        async with later:
+            await settle_loop()
+        assert seen == []
+
+    run(law)
+
+
+def test_a_name_that_cannot_stand_in_a_subject_is_refused() -> None:
+    async def law() -> None:
+        with pytest.raises(ConfigurationError, match="inmemory"):
+            await Bus("inmemory://a.b", service="a").__aenter__()
+
+    run(law)
+
+
+def test_a_listener_too_far_behind_loses_the_newest_and_it_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def law() -> None:
+        bus = Bus("inmemory://?live_buffer=5", service="a", parts=Parts(clock=ManualClock()))
+        seen: list[int] = []
+
+        @bus.handle(Tick)
+        async def handle(tick: Tick) -> None:
+            seen.append(tick.number)
+
+        async with bus:
+            await settle_loop()
+            for number in range(8):
+                await bus.publish(Tick(number))
+            await settle_loop()
+        assert seen == [0, 1, 2, 3, 4]
+        assert "slow-consumer" in caplog.text
+
+    run(law)
+
+
+def outgoing(text: str, message_id: str) -> Outgoing:
+    subject = Subject("ns", Kind.LOG, "Note")
+    return Outgoing(subject, text.encode(), message_id, QualityOfService.AT_LEAST_ONCE)
+
+
+def test_entries_leave_memory_once_every_group_has_settled_them_and_w_has_passed() -> None:
+    async def law() -> None:
+        clock = ManualClock()
+        stream = Stream(clock)
+        stream.dedupe_window = 60
+        group = stream.declare(Source("ns", "Note", "g", durable=True))
+        first, _ = stream.append(outgoing("one", "1"))
+        stream.append(outgoing("two", "2"))
+        (flight,) = group.take(1)
+        group.finish(flight)
+        assert stream.append(outgoing("again", "1")) == (first, True)
+        await clock.advance(61)
+        stream.append(outgoing("three", "3"))
+        texts = [entry.body for entry in stream.entries.values()]
+        assert texts == [b"two", b"three"], "what is unsettled stays, however old"
+        assert not stream.append(outgoing("again", "1"))[1]
+
+    run(law)
+
+
+def test_without_a_group_nothing_is_dropped() -> None:
+    async def law() -> None:
+        clock = ManualClock()
+        stream = Stream(clock)
+        stream.dedupe_window = 1
+        for number in range(3):
+            stream.append(outgoing("x", str(number)))
+            await clock.advance(10)
+        assert len(stream.entries) == 3
+
+    run(law)
+
+
+def test_a_broker_leaves_no_timer_behind() -> None:
+    async def law() -> None:
+        clock = ManualClock()
+        broker = acquire("timers", clock)
+        stream = broker.stream("ns", "Note")
+        group = stream.declare(Source("ns", "Note", "g", durable=True, lease=5))
+        entry, _ = stream.append(outgoing("one", "1"))
+        (flight,) = group.take(1)
+        group.give_back(flight, 30)
+        release("timers", broker)
+        await clock.advance(100)
+        assert not group.ready
+        assert entry.open_groups == 0
+
+    run(law)
