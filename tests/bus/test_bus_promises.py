@@ -1,0 +1,182 @@
+"""What a server cannot keep is refused at the start, by the name of the option that is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import pytest
+from bus.bus_kit import Asked, Fast, Once, Order, Place, eventually, keep, run
+
+from catga import (
+    Bus,
+    CapabilityError,
+    ConfigurationError,
+    NoResponders,
+    QualityOfService,
+    RequestTimeout,
+)
+
+
+async def refused_at_start(bus: Bus, match: str) -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(CapabilityError, match=match):
+        await bus.__aenter__()
+    assert asyncio.all_tasks() == before
+
+
+def handling(place: Place, cls: type, **settings: object) -> tuple[Bus, list[int]]:
+    bus = place.bus(settings=settings)
+    return bus, keep(bus, cls)
+
+
+async def works(bus: Bus, numbers: list[int], cls: Any) -> None:
+    async with bus:
+        await bus.publish(cls(1))
+        await eventually(lambda: numbers == [1])
+
+
+def risky(place: Place, **options: Any) -> Any:
+    """A place on a server of its own with these options."""
+    server = place.flavour.server(**options)
+    return server, attrs.evolve(place, server=server)
+
+
+def test_without_jetstream_only_qos_0_works(nats: Place) -> None:
+    server, place = risky(nats, jetstream=False)
+    needed = r"start nats-server with -js|jetstream \{\}"
+
+    async def law() -> None:
+        for cls in (Order, Once):
+            await refused_at_start(handling(place, cls)[0], rf"handle of {cls.__name__}.*{needed}")
+            await refused_at_start(place.bus(publishes=[cls]), rf"{cls.__name__}.*{needed}")
+        bus, numbers = handling(place, Fast)
+        async with bus:
+            with pytest.raises(CapabilityError, match=needed):
+                await bus.publish(Order(1))
+            with pytest.raises(CapabilityError, match=needed):
+                await bus.send(Order(1), to="tests")
+            await bus.publish(Fast(1))
+            await eventually(lambda: numbers == [1])
+
+    with server:
+        run(law)
+
+
+RISKS: Mapping[str, tuple[str, dict[str, Any], dict[str, object], str, str]] = {
+    "nats memory": ("nats", {}, {"storage": "memory"}, "storage", "storage=file"),
+    "nats window": (
+        "nats",
+        {},
+        {"duplicate_window": 60},
+        "duplicate_window",
+        "set duplicate_window",
+    ),
+    "redis without aof": ("redis", {"appendonly": False}, {}, "persistence", "`appendonly yes`"),
+    "redis that evicts": (
+        "redis",
+        {"options": ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")},
+        {},
+        "eviction",
+        "`maxmemory-policy noeviction`",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "settings", "risk", "words"), RISKS.values(), ids=RISKS
+)
+def test_qos_2_on_a_server_that_cannot_keep_it_names_the_option_and_the_way_round(  # noqa: PLR0917 - a table's columns
+    brokered: Place,
+    kind: str,
+    options: dict[str, Any],
+    settings: dict[str, object],
+    risk: str,
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if brokered.kind != kind:
+        return  # the other broker's risk
+    server, place = risky(brokered, **options)
+
+    async def law() -> None:
+        bus, _ = handling(place, Once, **settings)
+        await refused_at_start(bus, rf"{words}.*accept_risk=.*{risk}")
+        await refused_at_start(place.bus(publishes=[Once], settings=settings), words)
+        async with place.bus(settings=settings) as publisher:
+            with pytest.raises(CapabilityError, match=words):
+                await publisher.publish(Once(1))
+            caplog.clear()
+            await publisher.publish(Order(1))
+            assert words.strip("`") in caplog.text, "at QoS 1 it is a warning"
+        await works(*handling(place, Once, accept_risk=[risk], **settings), Once)
+
+    with server, caplog.at_level(logging.WARNING, "catga"):
+        run(law)
+
+
+@pytest.mark.parametrize(
+    ("settings", "risk"),
+    [
+        ({"dedupe_window": 5, "publish_deadline": 10}, "dedupe_window"),
+        ({"completion_ttl": 5}, "completion_ttl"),
+    ],
+)
+def test_a_memory_that_is_shorter_than_the_retries_is_refused_at_qos_2(
+    place: Place, settings: dict[str, object], risk: str
+) -> None:
+    async def law() -> None:
+        await refused_at_start(handling(place, Once, **settings)[0], risk)
+        await works(*handling(place, Order, **settings), Order)
+        await works(*handling(place, Once, accept_risk=[risk], **settings), Once)
+
+    run(law)
+
+
+def test_two_handlers_that_would_get_in_each_others_way_are_refused_at_the_start(
+    place: Place,
+) -> None:
+    async def law() -> None:
+        requests, events = place.bus(), place.bus()
+        for group in (None, "other"):
+
+            @requests.handle(Asked, group=group)
+            async def answer(request: Asked) -> int:
+                return 1
+
+        for _ in range(2):
+            keep(events, Order)
+        async with place.outside() as outside:
+            with pytest.raises(ConfigurationError, match=r"Asked has two handlers.*answer"):
+                await requests.__aenter__()
+            with pytest.raises(ConfigurationError, match="group of its own"):
+                await events.__aenter__()
+            assert await outside.groups("Asked") == await outside.groups("Order") == set()
+
+    run(law)
+
+
+def test_a_request_nobody_handles(place: Place) -> None:
+    """At QoS 0 every transport can tell; what is stored may still be handled, and that is said."""
+
+    async def law() -> None:
+        elsewhere = place.bus(group="elsewhere")
+
+        @elsewhere.handle(Asked)
+        async def answer(request: Asked) -> int:
+            return 1
+
+        async with place.outside() as outside, place.bus() as bus, elsewhere:
+            with pytest.raises(NoResponders):
+                await bus.request(Asked(1), to="nobody", qos=QualityOfService.AT_MOST_ONCE)
+            assert await outside.everything() == []
+            for qos in (QualityOfService.AT_LEAST_ONCE, QualityOfService.EXACTLY_ONCE):
+                with pytest.raises(RequestTimeout, match=r"nobody.*outcome is unknown") as caught:
+                    await bus.request(Asked(1), to="nobody", timeout=0.1, qos=qos)
+                assert isinstance(caught.value, TimeoutError)
+            assert len(await outside.everything()) == 2
+
+    run(law)
