@@ -7,6 +7,7 @@ import math
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
+from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, NewType
 from uuid import UUID
 
@@ -106,13 +107,13 @@ def _wrapped(inner: Drawn) -> list[Drawn]:
     lists = st.lists(values, max_size=3)
     found = [
         Drawn(hint | None if hint is not Any else Any, st.none() | values),
-        Drawn(list[hint], lists),
-        Drawn(dict[str, hint], st.dictionaries(_texts, values, max_size=3)),
-        Drawn(tuple[hint, ...], lists.map(tuple)),
-        Drawn(tuple[int, hint], st.tuples(st.integers(), values)),
+        Drawn(GenericAlias(list, hint), lists),
+        Drawn(GenericAlias(dict, (str, hint)), st.dictionaries(_texts, values, max_size=3)),
+        Drawn(GenericAlias(tuple, (hint, ...)), lists.map(tuple)),
+        Drawn(GenericAlias(tuple, (int, hint)), st.tuples(st.integers(), values)),
     ]
     if hint in {d.hint for d in SCALARS if _hashable(d)}:
-        found += [Drawn(set[hint], lists.map(set)), Drawn(frozenset[hint], lists.map(frozenset))]
+        found += [Drawn(GenericAlias(kind, hint), lists.map(kind)) for kind in (set, frozenset)]
     return found
 
 
@@ -120,11 +121,11 @@ def _wrapped(inner: Drawn) -> list[Drawn]:
 def drawn_types(draw: st.DrawFn, depth: int = 2) -> Drawn:
     """Return a type with the strategy of its values: scalar, container or attrs class."""
     kind = draw(st.sampled_from(["scalar", "container", "class"] if depth else ["scalar"]))
-    if kind == "scalar":
-        return draw(st.sampled_from(SCALARS))
-    if kind == "container":
-        return draw(st.sampled_from(_wrapped(draw(drawn_types(depth - 1)))))
-    return draw(drawn_classes(depth - 1))
+    if kind == "class":
+        return draw(drawn_classes(depth - 1))
+    choice = SCALARS if kind == "scalar" else _wrapped(draw(drawn_types(depth - 1)))
+    drawn: Drawn = draw(st.sampled_from(choice))
+    return drawn
 
 
 @st.composite
@@ -150,7 +151,7 @@ def drawn_classes(draw: st.DrawFn, depth: int = 1) -> Drawn:
         values[options.get("alias", name)] = (
             inner.values.filter(_even) if trap == "validator" else inner.values
         )
-    make = draw(st.sampled_from([{"frozen": True}, {}, {"slots": False}]))
+    make: dict[str, Any] = draw(st.sampled_from([{"frozen": True}, {}, {"slots": False}]))
     bases = draw(st.sampled_from([(), (Event,)]))
     cls = attrs.make_class("Made", fields, bases=bases, class_body={"__module__": __name__}, **make)
     return Drawn(cls, st.builds(cls, **values))

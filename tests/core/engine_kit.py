@@ -13,6 +13,7 @@ from catga.plugins import installed_catalog
 from catga.spi import Kind, Subject
 from catga.testing import ManualClock, settle_loop
 from catga_inmemory.broker import MemoryBroker
+from catga_inmemory.transport import MemoryTransport
 
 __all__ = [
     "Asked",
@@ -88,8 +89,12 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 
 def broker_of(bus: Bus) -> MemoryBroker:
-    broker = bus._session.plan.transport._broker  # type: ignore[union-attr,attr-defined]  # a look inside
-    assert isinstance(broker, MemoryBroker)
+    session = bus._session
+    assert session is not None
+    transport = session.plan.transport
+    assert isinstance(transport, MemoryTransport)
+    broker = transport._broker
+    assert broker is not None
     return broker
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import pytest
@@ -180,11 +180,11 @@ def test_publish_many_reads_its_input_only_as_there_is_room(
     async def law(probe: Probe) -> None:
         read = 0
 
-        def messages() -> list[Order]:
+        def messages() -> Iterator[Order]:
             nonlocal read
             for number in range(1000):
                 read += 1
-                yield Order(number)  # type: ignore[misc]
+                yield Order(number)
 
         Unreliable(monkeypatch, ["down"] * 30)
         bus = probe.bus({"publish_window": 40}, consume=False, publishes=[Order])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from functools import partial
 
 import pytest
 
@@ -17,10 +18,12 @@ def test_a_manual_clock_runs_what_is_due_in_order_and_each_at_its_moment() -> No
     async def law() -> None:
         clock = ManualClock()
         seen: list[tuple[str, float]] = []
+
+        def note(name: str) -> None:
+            seen.append((name, clock.monotonic()))
+
         for name, delay in (("late", 3.0), ("early", 1.0), ("never", 2.0)):
-            timer = clock.call_later(
-                delay, lambda name=name: seen.append((name, clock.monotonic()))
-            )  # type: ignore[misc]
+            timer = clock.call_later(delay, partial(note, name))
             if name == "never":
                 timer.cancel()
         await clock.advance(5)

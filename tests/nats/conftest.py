@@ -10,7 +10,8 @@ from catga_nats.testing import NatsServer
 
 @pytest.fixture(scope="session", params=list(server_binaries().items()), ids=lambda pair: pair[0])
 def binary(request: pytest.FixtureRequest) -> str | None:
-    return request.param[1]
+    path: str | None = request.param[1]
+    return path
 
 
 @pytest.fixture(scope="session")

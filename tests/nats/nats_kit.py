@@ -29,11 +29,12 @@ from catga.spi import (
     Subject,
     Subscription,
     Topology,
-    Transport,
     TransportEvent,
 )
 from catga_nats import NatsSettings
+from catga_nats.client import GuardedClient
 from catga_nats.plugin import catga_transports
+from catga_nats.transport import NatsTransport
 
 VERSIONS_VARIABLE = "CATGA_TEST_NATS_SERVERS"
 DEADLINE = 15.0
@@ -55,9 +56,21 @@ def fresh_namespace() -> str:
 class Opened:
     """An open transport and what it has told."""
 
-    transport: Transport
+    transport: NatsTransport
     events: list[TransportEvent]
     namespace: str
+
+    @property
+    def client(self) -> GuardedClient:
+        connection = self.transport._connection
+        assert connection is not None
+        return connection.client
+
+    async def ask(self, call: str, body: Any = None) -> dict[str, Any]:
+        """Call the JetStream API from beside the transport; an error is a failure."""
+        (answer,) = await self.transport._api.call([(call, body)])
+        assert isinstance(answer, dict), answer
+        return answer
 
     def told(self, kind: EventKind) -> list[str]:
         return [event.detail for event in self.events if event.kind is kind]
@@ -120,6 +133,7 @@ async def opened(
     (descriptor,) = catga_transports()
     where = address_of(address) if isinstance(address, str) else address
     transport = descriptor.factory(where, NatsSettings(**settings), frozenset(settings))
+    assert isinstance(transport, NatsTransport)
     owner = TaskOwner()
     events: list[TransportEvent] = []
     runtime = Runtime(

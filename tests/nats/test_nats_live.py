@@ -20,6 +20,7 @@ from catga.spi import (
     Source,
     Subject,
 )
+from catga_nats.live import LiveSubscription
 from catga_nats.testing import NatsServer
 
 
@@ -136,6 +137,7 @@ def test_a_slow_listener_loses_messages_and_it_is_told(server: NatsServer) -> No
     async def law() -> None:
         async with opened(server.url, live_buffer=10) as here:
             subscription = await here.subscribe(_live(here))
+            assert isinstance(subscription, LiveSubscription)
             await here.transport.publish([_said(here, b"%d" % n) for n in range(50)])
             await until(lambda: subscription.dropped == 40)
             assert len(here.told(EventKind.SLOW_CONSUMER)) == 1

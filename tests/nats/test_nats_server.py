@@ -13,11 +13,12 @@ from nats.aio.client import Client
 from nats_kit import Opened, address_of, collect, fresh_namespace, opened, until
 
 from catga.errors import AuthenticationError, CapabilityError, ConfigurationError, ConnectionLost
-from catga.spi import Capability, EventKind, Mode, QualityOfService, Receipt, Unknown
+from catga.spi import Capability, EventKind, Mode, QualityOfService, Receipt, Rejected, Unknown
 from catga.testing import free_port
 from catga_nats import NatsSettings
 from catga_nats.client import GuardedClient
 from catga_nats.connection import parse_version
+from catga_nats.errors import ApiError
 from catga_nats.incoming import ack_tokens
 from catga_nats.testing import NatsServer
 
@@ -146,8 +147,9 @@ def test_a_window_below_w_is_refused_at_qos_2(server: NatsServer) -> None:
 
 
 async def _stream(here: Opened, name: str = "log") -> dict[str, Any]:
-    (info,) = await here.transport._api.call([(f"STREAM.INFO.{here.namespace}-{name}", None)])
-    return info["config"]
+    info = await here.ask(f"STREAM.INFO.{here.namespace}-{name}")
+    config: dict[str, Any] = info["config"]
+    return config
 
 
 def test_what_is_created_is_what_was_asked_for(server: NatsServer) -> None:
@@ -173,8 +175,9 @@ def test_explicit_settings_are_reconciled_and_others_adopted(server: NatsServer)
             subscription = await adopts.subscribe(adopts.source(lease=30.0))
             assert (await _stream(adopts))["max_age"] == 3600 * 10**9
             assert subscription.lease == 7.0
-        explicit = {"max_age": timedelta(hours=2), "ack_wait": timedelta(seconds=9)}
-        async with opened(server.url, here.namespace, **explicit) as changes:
+        async with opened(
+            server.url, here.namespace, max_age=timedelta(hours=2), ack_wait=timedelta(seconds=9)
+        ) as changes:
             with pytest.raises(ConfigurationError, match=r"max_age=3600s.*7200s.*verify"):
                 await changes.prepare(changes.source(), mode=Mode.VERIFY)
             subscription = await changes.subscribe(changes.source())
@@ -204,7 +207,7 @@ def test_a_stream_with_another_retention_is_refused_by_name(server: NatsServer) 
             subjects = [f"{here.namespace}.{kind}.>" for kind in ("log", "to", "redo")]
             name = f"{here.namespace}-log"
             config = {"name": name, "subjects": subjects, "retention": "workqueue"}
-            await here.transport._api.call([(f"STREAM.CREATE.{name}", config)])
+            await here.ask(f"STREAM.CREATE.{name}", config)
             with pytest.raises(ConfigurationError, match=rf"{name}.*retention=workqueue.*limits"):
                 await here.prepare()
 
@@ -227,8 +230,7 @@ def test_a_limit_of_deliveries_below_our_own_attempts_is_raised(server: NatsServ
         async with opened(server.url) as here:
             await here.prepare(here.source(attempts=5))
             await here.prepare(here.source(attempts=500))
-            call = (f"CONSUMER.INFO.{here.namespace}-log.billing=Order", None)
-            (info,) = await here.transport._api.call([call])
+            info = await here.ask(f"CONSUMER.INFO.{here.namespace}-log.billing=Order")
             assert info["config"]["max_deliver"] > 500
 
     asyncio.run(law())
@@ -240,6 +242,7 @@ def test_verify_mode_creates_nothing(server: NatsServer) -> None:
             with pytest.raises(ConfigurationError, match=rf"{here.namespace}-log"):
                 await here.prepare(here.source(), mode=Mode.VERIFY)
             (info,) = await here.transport._api.call([(f"STREAM.INFO.{here.namespace}-log", None)])
+            assert isinstance(info, ApiError)
             assert info.err_code == 10059
 
     asyncio.run(law())
@@ -265,6 +268,7 @@ def test_the_smallest_permissions_are_enough_and_a_missing_one_is_named(
                 await here.transport.subscribe(here.source("me", durable=False, reply=True))
         async with opened(url) as there:  # another namespace
             (result,) = await there.transport.publish([there.outgoing()])
+            assert isinstance(result, Rejected)
             assert isinstance(result.error, AuthenticationError)
             assert "s3cret" not in repr(there.events)
 
@@ -309,7 +313,9 @@ def test_a_reader_that_died_is_noticed_and_replaced(server: NatsServer) -> None:
     async def law() -> None:
         async with opened(server.url, ping_interval=timedelta(seconds=0.1)) as here:
             subscription = await here.subscribe(here.source())
-            here.transport._connection.client._reading_task.cancel()
+            reading = here.client._reading_task
+            assert reading is not None
+            reading.cancel()
             await until(lambda: len(here.told(EventKind.CONNECTED)) == 2)
             await here.transport.publish([here.outgoing(b"alive")])
             assert (await collect(subscription, 1))[0].body == b"alive"
@@ -319,13 +325,13 @@ def test_a_reader_that_died_is_noticed_and_replaced(server: NatsServer) -> None:
 
 def test_a_server_that_hangs_is_left_and_met_again(binary: str | None) -> None:
     async def law(server: NatsServer) -> None:
-        settings = {"ping_interval": timedelta(seconds=0.2)}
-        async with opened(server.url, connect_deadline=1.0, **settings) as here:
+        ping = timedelta(seconds=0.2)
+        async with opened(server.url, connect_deadline=1.0, ping_interval=ping) as here:
             subscription = await here.subscribe(here.source(lease=1.0))
             server.pause()
 
             async def hangs() -> bool:
-                return not await here.transport._connection.client.answers(0.1)
+                return not await here.client.answers(0.1)
 
             await until(hangs)
             (result,) = await here.transport.publish([here.outgoing(b"lost?", "id")])
@@ -345,8 +351,9 @@ def test_a_word_of_the_server_does_not_close_the_client_for_good(server: NatsSer
 
     async def law() -> None:
         async with opened(server.url) as here:
-            client = here.transport._connection.client
-            client._transport.write(b"NONSENSE\r\n")
+            wire = here.client._transport
+            assert wire is not None
+            wire.write(b"NONSENSE\r\n")
             await until(lambda: len(here.told(EventKind.CONNECTED)) == 2)
             assert here.told(EventKind.TROUBLE)
             assert (await here.transport.health()).ok
@@ -369,7 +376,7 @@ def test_removing_a_namespace_leaves_no_stream_of_it_and_no_other_is_touched(
     server: NatsServer,
 ) -> None:
     async def streams(here: Opened) -> set[str]:
-        (found,) = await here.transport._api.call([("STREAM.NAMES", {})])
+        found = await here.ask("STREAM.NAMES", {})
         return {name for name in found["streams"] or () if here.namespace in name}
 
     async def law() -> None:

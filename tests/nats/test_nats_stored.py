@@ -74,8 +74,9 @@ def test_one_id_is_stored_once_per_subject(server: NatsServer) -> None:
                 here.outgoing(b"a", "same"),
             ]
             results = await here.transport.publish(batch)
-            assert [result.duplicate for result in results] == [False, False, False, True]
-            assert results[3].sequence == results[0].sequence
+            receipts = [result for result in results if isinstance(result, Receipt)]
+            assert [receipt.duplicate for receipt in receipts] == [False, False, False, True]
+            assert receipts[3].sequence == receipts[0].sequence
             subscription = await here.subscribe(here.source("one"))
             bodies = {delivery.body for delivery in await collect(subscription, 2)}
             assert bodies == {b"a", b"b"}
@@ -277,7 +278,7 @@ def test_an_ephemeral_group_sees_what_is_new_and_leaves_nothing(server: NatsServ
             for listener in listeners:
                 assert [each.body for each in await collect(listener, 1)] == [b"new"]
                 await listener.close()
-            (info,) = await here.transport._api.call([(f"STREAM.INFO.{here.namespace}-log", None)])
+            info = await here.ask(f"STREAM.INFO.{here.namespace}-log")
             assert info["state"]["consumer_count"] == 0
 
     asyncio.run(law())
@@ -479,8 +480,7 @@ def test_a_deleted_consumer_is_told_to_the_reader(server: NatsServer) -> None:
             subscription = await here.subscribe(here.source())
             await here.transport.publish([here.outgoing()])
             await collect(subscription, 1)
-            api = here.transport._api
-            await api.call([(f"CONSUMER.DELETE.{here.namespace}-log.billing=Order", None)])
+            await here.ask(f"CONSUMER.DELETE.{here.namespace}-log.billing=Order")
             with pytest.raises(Exception, match="billing=Order") as caught:
                 await collect(subscription, 1)
             assert type(caught.value).__name__ == "SubscriptionClosed"

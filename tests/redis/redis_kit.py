@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from catga.ground.tasks import TaskOwner
 from catga.spi import (
     Address,
     Delivery,
+    InboxStore,
     Kind,
     Mode,
     Outgoing,
+    PublishResult,
     QualityOfService,
+    Receipt,
     Runtime,
     Secret,
     Source,
@@ -139,6 +142,19 @@ def out(
         QualityOfService(qos),
         reply_to,
     )
+
+
+def accepted(results: Sequence[PublishResult]) -> list[Receipt]:
+    """Return the results, each of which must be a receipt."""
+    receipts = [each for each in results if isinstance(each, Receipt)]
+    assert len(receipts) == len(results), results
+    return receipts
+
+
+def inbox_of(transport: RedisTransport) -> InboxStore:
+    inbox = transport.inbox
+    assert inbox is not None
+    return inbox
 
 
 async def gather_deliveries(

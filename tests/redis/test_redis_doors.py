@@ -124,20 +124,21 @@ def test_risks_are_found_in_what_info_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("risk", "option", "server_options"),
+    ("risk", "option", "appendonly", "words"),
     [
-        ("persistence", "appendonly yes", {"appendonly": False}),
+        ("persistence", "appendonly yes", False, ""),
         (
             "eviction",
             "maxmemory-policy noeviction",
-            {"options": ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")},
+            True,
+            "--maxmemory 100mb --maxmemory-policy allkeys-lru",
         ),
     ],
 )
 def test_qos_2_needs_a_server_that_keeps_its_data(
-    binary: Path | None, risk: str, option: str, server_options: dict[str, object]
+    binary: Path | None, risk: str, option: str, appendonly: bool, words: str
 ) -> None:
-    with RedisServer(binary, **server_options) as own:
+    with RedisServer(binary, appendonly=appendonly, options=tuple(words.split())) as own:
 
         async def law() -> None:
             async with lab(own) as bench:

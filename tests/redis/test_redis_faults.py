@@ -7,7 +7,17 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from redis_kit import Lab, address_of, admin, gather_deliveries, lab, nothing_more, out, until
+from redis_kit import (
+    Lab,
+    address_of,
+    admin,
+    gather_deliveries,
+    inbox_of,
+    lab,
+    nothing_more,
+    out,
+    until,
+)
 
 from catga.errors import SubscriptionClosed
 from catga.spi import (
@@ -58,8 +68,8 @@ def test_nothing_accepted_is_lost_over_sigkill_and_restart(
 ) -> None:
     async def law() -> None:
         async with lab(own_server) as bench:
-            fast = {"reclaim_interval": timedelta(seconds=0.1)}
-            publisher, consumer = await bench.transport(**fast), await bench.transport(**fast)
+            quick = timedelta(seconds=0.1)
+            publisher, consumer = [await bench.transport(reclaim_interval=quick) for _ in range(2)]
             member = await bench.member(consumer, "Crash", lease=1.0)
             seen: dict[bytes, int] = {}
             drinking = asyncio.create_task(drink(member, seen))
@@ -101,8 +111,9 @@ def test_a_lost_reply_is_unknown_and_its_repeat_stores_nothing_new(
             own_server.pause()
             results = await transport.publish(messages)
             own_server.resume()
-            assert all(isinstance(each, Unknown) for each in results)
-            assert all(isinstance(each.error, ReplyLost) for each in results)
+            for each in results:
+                assert isinstance(each, Unknown)
+                assert isinstance(each.error, ReplyLost)
 
             async def stored() -> bool:
                 return await client.xlen("{law:Reply}:log:0") == 2
@@ -147,7 +158,7 @@ def test_a_settlement_whose_reply_was_lost_may_be_asked_for_again(
             assert await settle() == Lost()
             assert (await client.xpending("{law:Again}:log:0", "workers"))["pending"] == 0
             if how == "commit":
-                assert await transport.inbox.completed(records) == [True, True]
+                assert await inbox_of(transport).completed(records) == [True, True]
 
     asyncio.run(law())
 
@@ -155,8 +166,7 @@ def test_a_settlement_whose_reply_was_lost_may_be_asked_for_again(
 def test_a_killed_connection_in_mid_work_loses_nothing(server: RedisServer) -> None:
     async def law() -> None:
         async with lab(server) as bench, admin(server) as client:
-            fast = {"reclaim_interval": timedelta(seconds=0.1)}
-            transport = await bench.transport(**fast)
+            transport = await bench.transport(reclaim_interval=timedelta(seconds=0.1))
             member = await bench.member(transport, "Kill", lease=1.0, window=50)
             seen: dict[bytes, int] = {}
             drinking = asyncio.create_task(drink(member, seen))
@@ -201,7 +211,7 @@ def test_what_a_broken_read_swallowed_comes_at_once_and_as_the_first_attempt(
             key = "{law:Swallow}:to:workers"
             async with client.pipeline(transaction=True) as at_once:
                 at_once.xadd(key, {"b": b"1"})
-                at_once.xreadgroup("workers", session.member, {key: ">"})
+                at_once.xreadgroup("workers", session.member.decode(), {key: ">"})
                 sequence = (await at_once.execute())[0].decode()
             for each in await client.client_list():
                 if each["name"] == "lab:group-workers":

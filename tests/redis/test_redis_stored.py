@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from redis_kit import (
     NAMESPACE,
+    accepted,
     admin,
     gather_deliveries,
+    inbox_of,
     lab,
     nothing_more,
     out,
@@ -33,6 +36,7 @@ from catga.spi import (
     Reject,
     Rejected,
     Settle,
+    Settlement,
     Source,
     Start,
 )
@@ -43,12 +47,12 @@ def test_a_receipt_names_the_stored_entry(server: RedisServer) -> None:
     async def law() -> None:
         async with lab(server) as bench, admin(server) as client:
             transport = await bench.transport()
-            results = await transport.publish(
-                [out("Receipt", b"one"), out("Receipt", b"two", qos=2)]
-            )
-            assert all(isinstance(each, Receipt) and not each.duplicate for each in results)
+            messages = [out("Receipt", b"one"), out("Receipt", b"two", qos=2)]
+            receipts = accepted(await transport.publish(messages))
+            assert not any(each.duplicate for each in receipts)
             stored = await client.xrange("{law:Receipt}:log:0")
-            assert [each.sequence.encode() for each in results] == [id_ for id_, _ in stored]
+            assert stored is not None
+            assert [each.sequence.encode() for each in receipts] == [id_ for id_, _ in stored]
             assert [fields for _, fields in stored] == [{b"b": b"one"}, {b"b": b"two"}]
 
     asyncio.run(law())
@@ -61,11 +65,12 @@ def test_one_id_is_stored_once_per_subject_at_qos_2(server: RedisServer) -> None
             await transport.prepare(topology(publishes=("Once",)), Mode.CREATE)
             same = [out("Once", qos=2, message_id="m-1") for _ in range(3)]
             elsewhere = out("Once", qos=2, message_id="m-1", kind=Kind.TO, group="warehouse")
-            first, second, third, other = await transport.publish([*same, elsewhere])
+            results = await transport.publish([*same, elsewhere])
+            first, second, third, other = accepted(results)
             assert [each.duplicate for each in (first, second, third)] == [False, True, True]
             assert first.sequence == second.sequence == third.sequence
             assert not other.duplicate
-            assert (await transport.publish([same[0]]))[0].duplicate
+            assert accepted(await transport.publish([same[0]]))[0].duplicate
             assert await client.xlen("{law:Once}:log:0") == 1
             assert await client.xlen("{law:Once}:to:warehouse") == 1
             remaining = await client.pttl("{law:Once}:seen:log:0:m-1")
@@ -201,7 +206,7 @@ def test_a_second_settlement_is_lost(server: RedisServer) -> None:
             member = await bench.member(transport, "Twice")
             await transport.publish([out("Twice", str(number).encode()) for number in range(4)])
             found = await gather_deliveries(member, 4)
-            outcomes = [Ack(), Nack(30.0), Reject("x"), Ack()]
+            outcomes: list[Settlement] = [Ack(), Nack(30.0), Reject("x"), Ack()]
             first = [Settle(each, how) for each, how in zip(found, outcomes, strict=True)]
             assert await member.settle(first) == [Done()] * 4
             again = [Settle(each, how) for each in found for how in (Ack(), Nack(), Reject("y"))]
@@ -218,8 +223,8 @@ def test_a_dead_members_lease_is_taken_over_and_its_late_settlement_is_lost(
 ) -> None:
     async def law() -> None:
         async with lab(server) as bench:
-            fast = {"reclaim_interval": timedelta(seconds=0.1)}
-            one, two = await bench.transport(**fast), await bench.transport(**fast)
+            quick = timedelta(seconds=0.1)
+            one, two = [await bench.transport(reclaim_interval=quick) for _ in range(2)]
             first = await bench.member(one, "Take", lease=0.6)
             await one.publish([out("Take", str(number).encode()) for number in range(3)])
             held = await gather_deliveries(first, 3)
@@ -232,7 +237,7 @@ def test_a_dead_members_lease_is_taken_over_and_its_late_settlement_is_lost(
             assert await first.extend([held[2]]) == [Lost()], "an extension steals nothing back"
             record = Completion(NAMESPACE, "workers", "Take", "t-1")
             assert await first.commit([(held[2], record)]) == [Lost()]
-            assert await one.inbox.completed([record]) == [False]
+            assert await inbox_of(one).completed([record]) == [False]
             assert await second.settle([Settle(each, Ack()) for each in taken]) == [Done()] * 3
 
     asyncio.run(law())
@@ -241,8 +246,8 @@ def test_a_dead_members_lease_is_taken_over_and_its_late_settlement_is_lost(
 def test_an_extended_lease_is_kept(server: RedisServer) -> None:
     async def law() -> None:
         async with lab(server) as bench:
-            fast = {"reclaim_interval": timedelta(seconds=0.05)}
-            one, two = await bench.transport(**fast), await bench.transport(**fast)
+            quick = timedelta(seconds=0.05)
+            one, two = [await bench.transport(reclaim_interval=quick) for _ in range(2)]
             first = await bench.member(one, "Extend", lease=0.5)
             await one.publish([out("Extend")])
             (held,) = await gather_deliveries(first, 1)
@@ -271,7 +276,7 @@ def test_a_commit_records_and_acknowledges_in_one_step(server: RedisServer) -> N
             ]
             assert await member.commit(batch) == [Done()] * 300
             keys = [record for _, record in batch]
-            assert await transport.inbox.completed(keys) == [True] * 300
+            assert await inbox_of(transport).completed(keys) == [True] * 300
             assert (await client.xpending("{law:Commit}:log:0", "workers"))["pending"] == 0
             assert 110_000 < await client.pttl("{law:Commit}:done:workers:c-0") <= 120_000
 
@@ -284,7 +289,7 @@ def test_a_commit_of_what_was_recorded_before_is_done(server: RedisServer) -> No
             transport = await bench.transport()
             member = await bench.member(transport, "Recorded")
             record = Completion(NAMESPACE, "workers", "Recorded", "r-1")
-            assert await transport.inbox.record([record]) == [Done()]
+            assert await inbox_of(transport).record([record]) == [Done()]
             await transport.publish([out("Recorded")])
             (found,) = await gather_deliveries(member, 1)
             assert await member.commit([(found, record)]) == [Done()]
@@ -433,7 +438,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: RedisServer)
     asyncio.run(law())
 
 
-def test_the_servers_own_limit_is_read(binary: object) -> None:
+def test_the_servers_own_limit_is_read(binary: Path | None) -> None:
     with RedisServer(binary, options=("--proto-max-bulk-len", "1mb")) as own:
 
         async def law() -> None:
@@ -504,7 +509,7 @@ def test_dead_letters_are_parked_once(server: RedisServer) -> None:
         async with lab(server) as bench, admin(server) as client:
             transport = await bench.transport(max_length=1)
             letter = out("Dead", b"letter", qos=2, message_id="d", kind=Kind.DEAD, group="workers")
-            first, again = [(await transport.publish([letter]))[0] for _ in range(2)]
+            first, again = [accepted(await transport.publish([letter]))[0] for _ in range(2)]
             assert (first.duplicate, again.duplicate) == (False, True)
             assert await client.xlen("{law:Dead}:dead:workers") == 1
             assert letter.qos is QualityOfService.EXACTLY_ONCE
