@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
-from bus.outside_kit import MemoryOutside, NatsOutside, Outside, RedisOutside
 
+from bus.outside_kit import MemoryOutside, NatsOutside, Outside, RedisOutside
 from catga import Bus, Event, QualityOfService, Request
 from catga.spi import Start
 from catga.testing import ServerProcess

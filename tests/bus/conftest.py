@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bus.bus_kit import Flavour, Place, Servers, fresh_namespace
 
+from bus.bus_kit import Flavour, Place, Servers, fresh_namespace
 from catga.testing import named_servers
 
 FLAVOURS = [

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
@@ -19,6 +18,7 @@ from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+import nats
 from catga.ground.clock import SystemClock
 from catga.spi import Kind, Outgoing, QualityOfService, Subject
 from catga_inmemory.broker import MemoryBroker, acquire, release

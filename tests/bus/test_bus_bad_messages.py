@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
+
 from bus.bus_kit import Asked, Fast, Once, Order, Place, eventually, keep, run, settled
 from bus.outside_kit import RedisOutside
-
 from catga import DecodeError
 from catga.spi import Kind
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 import pytest
-from bus.bus_kit import Asked, Fast, Once, Order, Place, Text, eventually, keep, run
 
+from bus.bus_kit import Asked, Fast, Once, Order, Place, Text, eventually, keep, run
 from catga import (
     Bus,
     CatgaError,

@@ -13,9 +13,8 @@ from typing import Any
 
 import attrs
 import pytest
-from bus.bus_kit import PASSWORD, USER, Fast, Order, Place, eventually, keep, run
-from core.plugin_kit import PluginFolder
 
+from bus.bus_kit import PASSWORD, USER, Fast, Order, Place, eventually, keep, run
 from catga import (
     AuthenticationError,
     Bus,
@@ -28,6 +27,7 @@ from catga import (
 )
 from catga.plugins import load_catalog
 from catga.testing import ServerProcess, free_port
+from core.plugin_kit import PluginFolder
 
 SECOND = {"connect_deadline": 1}
 WRONG = "wr0ng-word"

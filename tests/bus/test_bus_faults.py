@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 import pytest
-from bus.bus_kit import Fast, Once, Order, Place, eventually, keep, run, settled
 
+from bus.bus_kit import Fast, Once, Order, Place, eventually, keep, run, settled
 from catga import Bus, ConnectionLost, Event
 from catga.testing import ServerProcess
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from bus.bus_kit import Once, Order, Place, eventually, keep, run, settled
 
+from bus.bus_kit import Once, Order, Place, eventually, keep, run, settled
 from catga import Context, QualityOfService
 from catga.spi import Kind
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 import pytest
-from bus.bus_kit import Asked, Fast, Once, Order, Place, eventually, keep, run
 
+from bus.bus_kit import Asked, Fast, Once, Order, Place, eventually, keep, run
 from catga import (
     Bus,
     CapabilityError,
@@ -89,7 +89,7 @@ RISKS: Mapping[str, tuple[str, dict[str, Any], dict[str, object], str, str]] = {
 @pytest.mark.parametrize(
     ("kind", "options", "settings", "risk", "words"), RISKS.values(), ids=RISKS
 )
-def test_qos_2_on_a_server_that_cannot_keep_it_names_the_option_and_the_way_round(  # noqa: PLR0917 - a table's columns
+def test_qos_2_on_a_server_that_cannot_keep_it_names_the_option_and_the_way_round(
     brokered: Place,
     kind: str,
     options: dict[str, Any],

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from bus.bus_kit import Fast, Order, Place, eventually, keep, run
-
 from catga import QualityOfService
 
 HUNDRED = list(range(100))

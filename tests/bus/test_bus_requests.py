@@ -6,8 +6,8 @@ import asyncio
 
 import attrs
 import pytest
-from bus.bus_kit import Asked, Place, eventually, run, settled
 
+from bus.bus_kit import Asked, Place, eventually, run, settled
 from catga import (
     Bus,
     ConfigurationError,
@@ -186,17 +186,33 @@ def test_a_requester_that_ends_leaves_nothing_behind(place: Place, qos: QualityO
     run(law)
 
 
-@stored_quality
-def test_the_same_request_again_gets_an_answer(place: Place, qos: QualityOfService) -> None:
-    """CONTRACT, QoS 2, 6: the broker may swallow the repeat, the response is kept."""
-
+def test_the_same_request_again_is_handled_again_at_qos_1(place: Place) -> None:
     async def law() -> None:
         calls: list[int] = []
         async with answering(place, calls), place.bus() as asker:
             request = Asked(1)
-            assert await asker.request(request, to="answers", qos=qos) == 2
-            assert await asker.request(request, to="answers", qos=qos, timeout=1) == 2
-        if qos is QualityOfService.EXACTLY_ONCE:
-            assert calls == [1]
+            for _ in range(2):
+                assert (
+                    await asker.request(request, to="answers", qos=QualityOfService.AT_LEAST_ONCE)
+                    == 2
+                )
+        assert calls == [1, 1]
+
+    run(law)
+
+
+def test_the_same_request_again_is_not_handled_again_at_qos_2_and_it_is_said(place: Place) -> None:
+    async def law() -> None:
+        calls: list[int] = []
+        async with answering(place, calls), place.bus() as asker:
+            request = Asked(1)
+            assert (
+                await asker.request(request, to="answers", qos=QualityOfService.EXACTLY_ONCE) == 2
+            )
+            with pytest.raises(RequestTimeout, match="stored before"):
+                await asker.request(
+                    request, to="answers", qos=QualityOfService.EXACTLY_ONCE, timeout=1
+                )
+        assert calls == [1]
 
     run(law)

@@ -7,7 +7,6 @@ import json
 from contextlib import AsyncExitStack
 
 from bus.bus_kit import Fast, Order, Place, eventually, keep, run, settled
-
 from catga import Context
 from catga.spi import Kind
 

@@ -299,9 +299,9 @@ class Bus(Router):
                     deadline=self._clock.now() + timedelta(seconds=seconds),
                 ),
             )
-            receipt_or_raise(await session.publisher.publish(outgoing))
+            receipt = receipt_or_raise(await session.publisher.publish(outgoing))
             if not await first_of(response, expired):
-                raise RequestTimeout(_timeout_words(outgoing, group, seconds))
+                raise RequestTimeout(_timeout_words(outgoing, receipt, group, seconds))
             data = response.result()
         finally:
             timer.cancel()
@@ -335,8 +335,10 @@ class Bus(Router):
         return {consumer.name: dict(consumer.counts) for consumer in consumers}
 
 
-def _timeout_words(outgoing: Outgoing, group: str, seconds: float) -> str:
+def _timeout_words(outgoing: Outgoing, receipt: Receipt, group: str, seconds: float) -> str:
     words = f"{group!r} did not answer {outgoing.subject.type} within {seconds:g} s"
     if outgoing.qos is QualityOfService.AT_MOST_ONCE:
         return words
+    if receipt.duplicate:
+        return f"{words}; this request had been stored before: its response went to who asked first"
     return f"{words}; the outcome is unknown: the request is stored and may still be handled"

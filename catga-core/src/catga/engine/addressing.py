@@ -105,6 +105,8 @@ class Addresser:
             deadline=extras.deadline,
             headers=extras.headers,
         )
-        return Outgoing(
-            self.subject(wire, kind, to), body, identity.message_id, qos, extras.reply_to
-        )
+        stored_as = identity.message_id
+        if extras.reply_to is not None and qos is QualityOfService.AT_LEAST_ONCE:
+            # Asking again must be handled again: the first answer went to an address of its own.
+            stored_as = f"{stored_as}/{extras.reply_to.group}/{extras.reply_to.type}"
+        return Outgoing(self.subject(wire, kind, to), body, stored_as, qos, extras.reply_to)

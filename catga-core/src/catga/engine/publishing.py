@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from catga.engine.signals import Signals
-from catga.errors import PublishUnknown
+from catga.errors import CatgaError, PayloadTooLarge, PublishUnknown
 from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner, wait_all
 from catga.model.qos import QualityOfService
@@ -73,7 +73,7 @@ class Publisher:
         self._signals = signals
         self._random = random
         self._pending: list[_Waiting] = []
-        self._posted: set[asyncio.Task[PublishResult]] = set()
+        self._posted: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._turns: deque[asyncio.Future[None]] = deque()
 
@@ -97,11 +97,30 @@ class Publisher:
             loop.call_soon(self._flush)
         return await waiting.future
 
-    def post(self, outgoing: Outgoing) -> None:
-        """Send one message without waiting for it (responses); a failure is only signalled."""
-        task = self._tasks.spawn(self.publish(outgoing), f"post to {outgoing.subject.text}")
+    def post(
+        self, outgoing: Outgoing, otherwise: Callable[[CatgaError], Outgoing] | None = None
+    ) -> None:
+        """Send one message without waiting for it (responses).
+
+        When it is too large, what `otherwise` makes of that is sent instead; any other failure
+        is only signalled.
+        """
+        task = self._tasks.spawn(
+            self._post(outgoing, otherwise), f"post to {outgoing.subject.text}"
+        )
         self._posted.add(task)
         task.add_done_callback(self._posted.discard)
+
+    async def _post(
+        self, outgoing: Outgoing, otherwise: Callable[[CatgaError], Outgoing] | None
+    ) -> None:
+        result = await self.publish(outgoing)
+        if (
+            otherwise is not None
+            and isinstance(result, Rejected)
+            and isinstance(result.error, PayloadTooLarge)
+        ):
+            await self.publish(otherwise(result.error))
 
     async def flush(self, timeout: float) -> None:
         """Wait for what was posted, at most `timeout` seconds."""

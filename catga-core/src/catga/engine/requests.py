@@ -59,24 +59,32 @@ class Responder:
     def respond(
         self, wire: WireType, request: Envelope, response: Any, error: BaseException | None
     ) -> None:
-        """Hand the response over; the requester's own deadline guards against its loss."""
-        try:
-            subject = parse_subject(request.reply_to or "")
-        except ConfigurationError:
-            subject = None
-        if subject is None or subject.kind is not Kind.REPLY:
+        """Hand the response over; the requester's own deadline guards against its loss.
+
+        What cannot be written, or is over the broker's limit, is told instead of the response.
+        """
+        subject = _reply_subject(request)
+        if subject is None:
             _log.warning("the request %s carries no usable reply address", request.id)
             return
-        kind, data = _RESPONSE, b""
         if error is None:
             try:
                 data = wire.encode_response(response)
             except CatgaError as failure:
                 error = failure
         if error is not None:
-            kind = _ERROR
-            failure_ = _RemoteFailure(type(error).__name__, str(error)[:_ERROR_LIMIT])
-            data = self._codec.encode(failure_)
+            self._publisher.post(self._failure(subject, request, error))
+            return
+        self._publisher.post(
+            self._outgoing(subject, request, _RESPONSE, data),
+            otherwise=lambda refused: self._failure(subject, request, refused),
+        )
+
+    def _failure(self, subject: Subject, request: Envelope, error: BaseException) -> Outgoing:
+        failure = _RemoteFailure(type(error).__name__, str(error)[:_ERROR_LIMIT])
+        return self._outgoing(subject, request, _ERROR, self._codec.encode(failure))
+
+    def _outgoing(self, subject: Subject, request: Envelope, kind: str, data: bytes) -> Outgoing:
         envelope = Envelope(
             id=new_message_id(),
             type=kind,
@@ -86,9 +94,17 @@ class Responder:
             qos=QualityOfService.AT_MOST_ONCE,
             correlation_id=request.id,
         )
-        self._publisher.post(
-            Outgoing(subject, write_envelope(envelope), envelope.id, QualityOfService.AT_MOST_ONCE)
+        return Outgoing(
+            subject, write_envelope(envelope), envelope.id, QualityOfService.AT_MOST_ONCE
         )
+
+
+def _reply_subject(request: Envelope) -> Subject | None:
+    try:
+        subject = parse_subject(request.reply_to or "")
+    except ConfigurationError:
+        return None
+    return subject if subject.kind is Kind.REPLY else None
 
 
 class Requester:
