@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -16,13 +15,13 @@ from catga.engine.addressing import NOTHING_EXTRA, Addresser, Extras
 from catga.engine.bulk import AfterPublish, publish_all
 from catga.engine.context import CURRENT
 from catga.engine.publishing import receipt_or_raise
-from catga.errors import ConfigurationError, RequestTimeout
+from catga.errors import ConfigurationError
 from catga.ground.clock import Clock, SystemClock
-from catga.ground.tasks import finish, first_of
+from catga.ground.tasks import finish
 from catga.model.message import Request
 from catga.model.outcome import Drained, PublishSummary, Receipt
 from catga.model.qos import QualityOfService
-from catga.model.subject import check_token
+from catga.model.subject import Subject, check_token
 from catga.plan import Plan, make_handlers
 from catga.plugins import Catalog, installed_catalog
 from catga.router import Router
@@ -281,31 +280,15 @@ class Bus(Router):
         `publish` raises. Cancelled: the request may still be handled.
         """
         session = self._running()
-        await session.requester.start()
         seconds = self._timeout(timeout)
         group = self.group if to is None else check_token(to, "destination")
-        address, response = session.requester.expect()
-        expired = asyncio.Event()
-        timer = self._clock.call_later(seconds, expired.set)
-        try:
-            outgoing = await self._outgoing(
-                request,
-                qos,
-                group,
-                Extras(
-                    message_id,
-                    headers=headers,
-                    reply_to=address,
-                    deadline=self._clock.now() + timedelta(seconds=seconds),
-                ),
-            )
-            receipt = receipt_or_raise(await session.publisher.publish(outgoing))
-            if not await first_of(response, expired):
-                raise RequestTimeout(_timeout_words(outgoing, receipt, group, seconds))
-            data = response.result()
-        finally:
-            timer.cancel()
-            session.requester.forget(address)
+        deadline = self._clock.now() + timedelta(seconds=seconds)
+
+        async def make(address: Subject) -> Outgoing:
+            extras = Extras(message_id, headers=headers, reply_to=address, deadline=deadline)
+            return await self._outgoing(request, qos, group, extras)
+
+        data = await session.requester.ask(session.publisher, make, seconds)
         wire: WireType = self._registry.of(type(request))
         result: ResponseT = wire.decode_response(data)
         return result
@@ -333,12 +316,3 @@ class Bus(Router):
         dead-letter, poison, lost, expired, unknown."""
         consumers = self._session.consumers if self._session else ()
         return {consumer.name: dict(consumer.counts) for consumer in consumers}
-
-
-def _timeout_words(outgoing: Outgoing, receipt: Receipt, group: str, seconds: float) -> str:
-    words = f"{group!r} did not answer {outgoing.subject.type} within {seconds:g} s"
-    if outgoing.qos is QualityOfService.AT_MOST_ONCE:
-        return words
-    if receipt.duplicate:
-        return f"{words}; this request had been stored before: its response went to who asked first"
-    return f"{words}; the outcome is unknown: the request is stored and may still be handled"

@@ -42,6 +42,7 @@ class Outcomes:
         """Set when this handler has completion records."""
 
     def conclude(self, work: Work, error: BaseException | None) -> None:
+        """Decide what follows a handler that ended, with this error or without one."""
         context = work.context
         if error is not None:
             _log.warning(
@@ -75,6 +76,7 @@ class Outcomes:
                 self.decide(work, Nack(verdict.delay))
 
     def expired(self, work: Work) -> bool:
+        """Say whether the requester has given up; if so the delivery is dealt with."""
         deadline = work.envelope.deadline if work.envelope is not None else None
         if deadline is None or deadline > self._services.clock.now():
             return False
@@ -86,6 +88,7 @@ class Outcomes:
         return True
 
     def poison(self, work: Work, error: CodecError) -> None:
+        """Give up at once on what cannot be read: no further attempt would read it."""
         _log.error("%s: undecodable message %s: %s", self._name, work.delivery.sequence, error)
         if work.feed.settler is None:
             self.off_hands(work, "poison")
@@ -94,6 +97,7 @@ class Outcomes:
             self.park(work, "poison", error)
 
     def park(self, work: Work, cause: str, error: BaseException | None) -> None:
+        """Keep it as a dead letter, then take it off the broker's hands."""
         if work.feed.settler is None:
             return
         letter = describe(
@@ -109,6 +113,7 @@ class Outcomes:
         work.feed.settler.add(Decision(work, Reject(cause), dead_letter=letter))
 
     def decide(self, work: Work, outcome: Ack | Nack, completion: Completion | None = None) -> None:
+        """Let the settler carry out a decision (there is none to carry out at QoS 0)."""
         work.state = State.SETTLING
         if work.feed.settler is not None:
             work.feed.settler.add(Decision(work, outcome, completion))

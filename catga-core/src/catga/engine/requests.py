@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
 
 from catga.codecs import WireType, read_envelope, write_envelope
-from catga.engine.publishing import Publisher
+from catga.engine.publishing import Publisher, receipt_or_raise
 from catga.errors import (
     CatgaError,
     CodecError,
@@ -18,15 +19,16 @@ from catga.errors import (
     DecodeError,
     NoResponders,
     RemoteError,
+    RequestTimeout,
     TransportError,
 )
 from catga.ground.clock import Clock
 from catga.ground.ids import new_message_id
-from catga.ground.tasks import TaskOwner
+from catga.ground.tasks import TaskOwner, first_of
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, parse_subject
-from catga.spi import Codec, Delivery, Outgoing, Source, Subscription, Transport
+from catga.spi import Codec, Delivery, Outgoing, Receipt, Source, Subscription, Transport
 
 __all__ = ["Requester", "Responder"]
 
@@ -142,18 +144,34 @@ class Requester:
                 )
                 self._tasks.spawn(self._listen(self._subscription), "listen for responses")
 
-    def expect(self) -> tuple[Subject, asyncio.Future[bytes]]:
-        """Return a fresh reply address and the future of its response."""
-        token = str(next(self._tokens))
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[token] = future
-        return Subject(self._namespace, Kind.REPLY, token, self._instance), future
+    async def ask(
+        self,
+        publisher: Publisher,
+        make: Callable[[Subject], Awaitable[Outgoing]],
+        seconds: float,
+    ) -> bytes:
+        """Publish the request that `make` builds for a reply address; return the response's data.
 
-    def forget(self, address: Subject) -> None:
-        """Expect this response no more."""
-        future = self._waiting.pop(address.type, None)
-        if future is not None:
-            future.cancel()
+        Raises what making and publishing raise, `RemoteError`, `NoResponders`, `DecodeError`, and
+        `RequestTimeout` after `seconds`.
+        """
+        await self.start()
+        token = str(next(self._tokens))
+        response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = response
+        expired = asyncio.Event()
+        timer = self._clock.call_later(seconds, expired.set)
+        try:
+            outgoing = await make(Subject(self._namespace, Kind.REPLY, token, self._instance))
+            receipt = receipt_or_raise(await publisher.publish(outgoing))
+            if not await first_of(response, expired):
+                raise RequestTimeout(_timeout_words(outgoing, receipt, seconds))
+            return response.result()
+        finally:
+            timer.cancel()
+            self._waiting.pop(token, None)
+            if not response.cancel() and not response.cancelled():
+                response.exception()  # looked at, also when publishing itself failed
 
     async def close(self) -> None:
         """Fail what still waits."""
@@ -194,3 +212,13 @@ class Requester:
                 raise DecodeError(f"a {envelope.type!r} came as a response")
         except CodecError as error:
             future.set_exception(error)
+
+
+def _timeout_words(outgoing: Outgoing, receipt: Receipt, seconds: float) -> str:
+    subject = outgoing.subject
+    words = f"{subject.group!r} did not answer {subject.type} within {seconds:g} s"
+    if outgoing.qos is QualityOfService.AT_MOST_ONCE:
+        return words
+    if receipt.duplicate:
+        return f"{words}; this request had been stored before: its response went to who asked first"
+    return f"{words}; the outcome is unknown: the request is stored and may still be handled"
