@@ -40,6 +40,11 @@ __all__ = [
 QUICK = {"backoff_base": 0.01, "backoff_cap": 0.05}
 """Retries follow at once, so that no law has to wait for one."""
 USER, PASSWORD = "alice", "s3cret-word"
+OUTSIDE: Mapping[str, type[Outside]] = {
+    "inmemory": MemoryOutside,
+    "nats": NatsOutside,
+    "redis": RedisOutside,
+}
 _counter = itertools.count(1)
 
 
@@ -136,8 +141,7 @@ class Place:
     @asynccontextmanager
     async def outside(self) -> AsyncIterator[Outside]:
         """A client of the broker that knows nothing of Catga."""
-        make = {"inmemory": MemoryOutside, "nats": NatsOutside, "redis": RedisOutside}[self.kind]
-        outside = await make.connect(self.url, self.namespace)
+        outside = await OUTSIDE[self.kind].connect(self.url, self.namespace)
         try:
             yield outside
         finally:

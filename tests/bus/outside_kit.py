@@ -258,7 +258,8 @@ class RedisOutside(Outside):
         return await self._bodies(self._key(subject))
 
     async def _bodies(self, key: str | bytes) -> list[bytes]:
-        return [fields.get(b"b", b"") for _, fields in await self._client.xrange(key)]
+        entries: Any = await self._client.xrange(key)  # its own type allows for decoded answers
+        return [fields.get(b"b", b"") for _, fields in entries]
 
     async def everything(self) -> list[bytes]:
         pattern = f"{{{self.namespace}:*}}:*"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import attrs
 import pytest
@@ -22,7 +23,7 @@ every_quality = pytest.mark.parametrize("qos", list(QualityOfService))
 stored_quality = pytest.mark.parametrize("qos", list(QualityOfService)[1:])
 
 
-def answering(place: Place, calls: list[int], **more: object) -> Bus:
+def answering(place: Place, calls: list[int], **more: Any) -> Bus:
     bus = place.bus(**{"group": "answers", **more})
 
     @bus.handle(Asked)
