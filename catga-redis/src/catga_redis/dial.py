@@ -10,7 +10,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 
 from catga.errors import AuthenticationError, CatgaError, ConfigurationError, ConnectionLost
 from catga.spi import Address, Runtime, Secret
-from catga_redis.errors import translate
+from catga_redis.errors import REPLY_ERRORS, translate
 from catga_redis.settings import RedisSettings
 
 __all__ = ["Dialer"]
@@ -47,6 +47,8 @@ class Dialer:
     async def dial(self, timeout: float) -> Connection:
         """Return a connection that is authenticated, to the first host that answers.
 
+        Of several hosts replicas are passed over: they answer, and refuse every write.
+
         Raises `ConnectionLost` or `AuthenticationError`. Cancelled: nothing stays open.
         """
         error: CatgaError | None = None
@@ -61,6 +63,8 @@ class Dialer:
             try:
                 async with asyncio.timeout(timeout / len(hosts)):
                     await connection.connect()  # type: ignore[no-untyped-call]  # the client's
+                    if len(hosts) > 1:
+                        await _refuse_replica(connection, f"{host}:{port or _DEFAULT_PORT}")
                 return connection
             except BaseException as failure:
                 await connection.disconnect(nowait=True)
@@ -83,6 +87,17 @@ class Dialer:
                 if loop.time() + _PAUSE >= deadline:
                     raise
             await asyncio.sleep(_PAUSE)
+
+
+async def _refuse_replica(connection: Connection, shown: str) -> None:
+    """Raise `ConnectionLost` for a replica. Source: redis.io, command ROLE (read for 7.2)."""
+    await connection.send_command(b"ROLE")
+    try:
+        role = (await connection.read_response())[0]
+    except REPLY_ERRORS:
+        return  # not permitted to ask, or still loading: whoever uses it will see
+    if role == b"slave":
+        raise ConnectionLost(f"{shown} is a replica")
 
 
 def _reveal(secret: Secret | None) -> str | None:
