@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from nats_kit import server_binaries
 
+from catga.testing import named_servers
 from catga_nats.testing import NatsServer
 
+VERSIONS = named_servers("CATGA_TEST_NATS_SERVERS")
 
-@pytest.fixture(scope="session", params=list(server_binaries().items()), ids=lambda pair: pair[0])
+
+@pytest.fixture(scope="session", params=VERSIONS.items(), ids=lambda pair: pair[0])
 def binary(request: pytest.FixtureRequest) -> str | None:
     path: str | None = request.param[1]
     return path

@@ -36,16 +36,8 @@ from catga_nats.client import GuardedClient
 from catga_nats.plugin import catga_transports
 from catga_nats.transport import NatsTransport
 
-VERSIONS_VARIABLE = "CATGA_TEST_NATS_SERVERS"
 DEADLINE = 15.0
 _counter = itertools.count(1)
-
-
-def server_binaries() -> dict[str, str | None]:
-    """The servers to test: `2.15=/path,2.10=/path`; by default the one that is found."""
-    named = os.environ.get(VERSIONS_VARIABLE, "")
-    pairs = [part.partition("=") for part in named.split(",") if part]
-    return {name: path for name, _, path in pairs} or {"installed": None}
 
 
 def fresh_namespace() -> str:

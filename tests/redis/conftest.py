@@ -11,26 +11,25 @@ import pytest
 # This folder bears the name of the client library, so it cannot be imported as a package.
 sys.path.append(str(Path(__file__).parent))
 
-from redis_kit import server_binaries
-
+from catga.testing import named_servers
 from catga_redis.testing import RedisServer
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "binary" in metafunc.fixturenames:
-        binaries = server_binaries()
+        binaries = named_servers("CATGA_TEST_REDIS_SERVERS")
         metafunc.parametrize("binary", list(binaries.values()), ids=list(binaries), scope="session")
 
 
 @pytest.fixture(scope="session")
-def server(binary: Path | None) -> Iterator[RedisServer]:
+def server(binary: str | None) -> Iterator[RedisServer]:
     """A server that tests share, each with types of its own."""
     with RedisServer(binary) as running:
         yield running
 
 
 @pytest.fixture
-def own_server(binary: Path | None) -> Iterator[RedisServer]:
+def own_server(binary: str | None) -> Iterator[RedisServer]:
     """A server for one test that hurts it."""
     with RedisServer(binary) as running:
         yield running

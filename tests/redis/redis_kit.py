@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -38,15 +36,6 @@ from catga_redis.transport import RedisTransport
 
 NAMESPACE = "law"
 DEADLINE = 10.0
-
-
-def server_binaries() -> dict[str, Path | None]:
-    """`CATGA_TEST_REDIS_SERVERS="9.1=/path,7.0=/path"`, or whatever `RedisServer` finds."""
-    named = os.environ.get("CATGA_TEST_REDIS_SERVERS")
-    if not named:
-        return {"default": None}
-    pairs = (each.split("=", 1) for each in named.split(","))
-    return {version: Path(path) for version, path in pairs}
 
 
 def address_of(server: RedisServer, password: str | None = None) -> Address:

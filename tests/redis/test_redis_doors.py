@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import pytest
 from redis_kit import Lab, address_of, gather_deliveries, lab, out, topology
@@ -57,7 +56,7 @@ def test_a_server_that_is_silent_is_reported_within_the_deadline(own_server: Red
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
-def test_wrong_credentials_are_refused_at_once(binary: Path | None, password: str | None) -> None:
+def test_wrong_credentials_are_refused_at_once(binary: str | None, password: str | None) -> None:
     with RedisServer(binary, password="hush-hush") as own:
         began = time.monotonic()
         error = asyncio.run(failure_of_opening(address_of(own, password), 5.0))
@@ -136,7 +135,7 @@ def test_risks_are_found_in_what_info_says() -> None:
     ],
 )
 def test_qos_2_needs_a_server_that_keeps_its_data(
-    binary: Path | None, risk: str, option: str, appendonly: bool, words: str
+    binary: str | None, risk: str, option: str, appendonly: bool, words: str
 ) -> None:
     with RedisServer(binary, appendonly=appendonly, options=tuple(words.split())) as own:
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 import pytest
@@ -26,7 +25,7 @@ class Paid(Event):
 
 
 @pytest.fixture
-def pair(binary: Path | None) -> Iterator[RedisPair]:
+def pair(binary: str | None) -> Iterator[RedisPair]:
     with RedisPair(binary) as running:
         yield running
 

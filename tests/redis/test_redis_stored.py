@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from redis_kit import (
@@ -438,7 +437,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: RedisServer)
     asyncio.run(law())
 
 
-def test_the_servers_own_limit_is_read(binary: Path | None) -> None:
+def test_the_servers_own_limit_is_read(binary: str | None) -> None:
     with RedisServer(binary, options=("--proto-max-bulk-len", "1mb")) as own:
 
         async def law() -> None:
