@@ -125,6 +125,14 @@ class GuardedClient(Client):
         self._pending_data_size = 0
         await super()._attempt_reconnect()
 
+    async def _connect_to_server(self, s: Any) -> None:
+        # A try that failed after it was connected leaves its socket open, and a reader that would
+        # read from the next socket too.
+        if self._reading_task is not None:
+            self._reading_task.cancel()
+        self.abort()
+        await super()._connect_to_server(s)
+
     def abort(self) -> None:
         """Drop the socket at once."""
         writer = getattr(self._transport, "_io_writer", None)
