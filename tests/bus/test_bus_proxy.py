@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from catga import Bus
 from catga.spi import Kind, Start
 from catga.testing import FaultProxy
 
-Strike = Callable[[FaultProxy], Awaitable[None]]
+Strike = Callable[[FaultProxy], Coroutine[Any, Any, None]]
 IMPATIENT: dict[str, dict[str, object]] = {
     "nats": {"ping_interval": 0.4, "publish_ack_timeout": 0.4},
     "redis": {"reply_timeout": 0.5, "block_time": 0.2, "reclaim_interval": 0.1},

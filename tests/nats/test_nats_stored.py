@@ -177,6 +177,19 @@ def test_a_member_that_dies_is_taken_over_after_its_lease(server: NatsServer) ->
     asyncio.run(law())
 
 
+def test_a_lease_ends_here_before_the_server_gives_the_message_away(server: NatsServer) -> None:
+    """The server counts from its hand-over, which was a while ago when the message is read."""
+
+    async def law() -> None:
+        async with opened(server.url) as here:
+            subscription = await here.subscribe(here.source(lease=20.0))
+            await here.transport.publish([here.outgoing()])
+            (held,) = await collect(subscription, 1)
+            assert held.lease_until <= time.monotonic() + 19.0
+
+    asyncio.run(law())
+
+
 def test_extending_keeps_the_lease(server: NatsServer) -> None:
     async def law() -> None:
         async with opened(server.url) as here:

@@ -10,6 +10,10 @@ from catga.spi import Clock, Delivery, Kind, Source, Subject, parse_subject
 __all__ = ["Reader", "ack_tokens"]
 
 
+_ON_ITS_WAY = 0.05
+"""The share of the lease that may have passed between the server's hand-over and here."""
+
+
 def ack_tokens(reply: str) -> tuple[int, str]:
     """Return the delivery count and the stream sequence that an ack subject names.
 
@@ -26,12 +30,12 @@ class Reader:
 
     def __init__(self, source: Source, clock: Clock, lease: float) -> None:
         self._clock = clock
-        self._lease = lease
+        self._lease = lease * (1 - _ON_ITS_WAY)
         self._fallback = Subject(source.namespace, Kind.LOG, source.type)
         self._subjects: dict[str, Subject] = {}
 
     def read(self, message: Msg) -> Delivery:
-        """Return the delivery, under a lease from now."""
+        """Return the delivery; its lease ends here before the server gives it to another."""
         subject = self._subjects.get(message.subject)
         if subject is None:
             subject = self._parse(message.subject)
