@@ -51,7 +51,7 @@ class Connection:
         self._address = address
         self._settings = settings
         self._runtime = runtime
-        self._refused: asyncio.Future[None] | None = None
+        self._refused: asyncio.Future[Exception] | None = None
         self._last_error: BaseException | None = None
         self._closing = False
         self._denied: deque[str] = deque(maxlen=_REMEMBERED)
@@ -79,14 +79,16 @@ class Connection:
         self.emit(EventKind.CONNECTED, self._address.shown)
 
     async def _connected(
-        self, connecting: asyncio.Future[None], refused: asyncio.Future[None]
+        self, connecting: asyncio.Future[None], refused: asyncio.Future[Exception]
     ) -> None:
         """Wait for it, for the deadline, or for an error that trying again will not heal."""
         seconds = self._runtime.connect_deadline
-        await asyncio.wait(
-            {connecting, refused}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        error = connecting.exception() if connecting.done() else self._last_error
+        either: set[asyncio.Future[Any]] = {connecting, refused}
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if refused.done():  # `_last_error` may be the reset that followed the refusal
+            error: BaseException | None = refused.result()
+        else:
+            error = connecting.exception() if connecting.done() else self._last_error
         if error is not None or not connecting.done():
             raise cannot_connect(self._address.shown, error, seconds) from error
 
@@ -152,7 +154,7 @@ class Connection:
         words = str(error).lower()
         if self._refused is not None:
             if is_final(error) and not self._refused.done():
-                self._refused.set_result(None)
+                self._refused.set_result(error)
         elif "permissions violation" in words:
             self._denied.append(words)
             self.mux.deny(words)
