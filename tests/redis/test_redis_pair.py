@@ -89,3 +89,33 @@ def test_what_was_replicated_is_neither_lost_nor_handled_twice_by_a_promotion(
             await law()
 
     asyncio.run(bounded())
+
+
+def test_a_planned_hand_over_costs_nothing(pair: RedisPair) -> None:
+    """The old primary lives on as a replica: it answers, and takes no writes any more."""
+
+    async def law() -> None:
+        handled: Counter[int] = Counter()
+        bus = bus_of(pair)
+
+        @bus.handle(Paid, start=Start.BEGINNING)
+        async def pay(message: Paid) -> None:
+            handled[message.number] += 1
+
+        async def settled() -> bool:
+            return await unsettled(pair.url) == 0
+
+        async with asyncio.timeout(20), bus:
+            messages = [Paid(number) for number in range(2000)]
+            publishing = asyncio.create_task(bus.publish_many(messages))
+            await until(lambda: len(handled) > 100)
+            await asyncio.to_thread(pair.hand_over)
+            summary = await publishing
+            assert (summary.accepted, summary.failures) == (2000, ())
+            await until(settled)
+            async with Redis.from_url(pair.url) as client:
+                assert await client.xlen(KEY) == 2000
+        assert len(handled) == 2000
+        assert set(handled.values()) == {1}
+
+    asyncio.run(law())

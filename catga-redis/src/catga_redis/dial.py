@@ -44,6 +44,11 @@ class Dialer:
                 "ssl_keyfile": settings.tls_key_file,
             }
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether there are several hosts, of which another may be in charge."""
+        return len(self._address.hosts) > 1
+
     async def dial(self, timeout: float) -> Connection:
         """Return a connection that is authenticated, to the first host that answers.
 
@@ -63,7 +68,7 @@ class Dialer:
             try:
                 async with asyncio.timeout(timeout / len(hosts)):
                     await connection.connect()  # type: ignore[no-untyped-call]  # the client's
-                    if len(hosts) > 1:
+                    if self.has_choice:
                         await _refuse_replica(connection, f"{host}:{port or _DEFAULT_PORT}")
                 return connection
             except BaseException as failure:

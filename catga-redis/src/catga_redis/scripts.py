@@ -53,7 +53,7 @@ class Script:
 
 PUBLISH = Script(b"""
 -- KEYS: stream, dedupe key, stream, dedupe key ... ARGV: window ms, max length or '', body ...
--- Each: '+id' stored, '=id' was stored before, '!error' refused.
+-- Each: '+id' stored, '=id' was stored before, '!error' refused. By a replica: all refused.
 local out = {}
 for i = 1, #KEYS / 2 do
   local stream, seen, body = KEYS[2 * i - 1], KEYS[2 * i], ARGV[i + 2]
@@ -67,6 +67,7 @@ for i = 1, #KEYS / 2 do
       id = redis.pcall('XADD', stream, 'MAXLEN', '~', ARGV[2], '*', 'b', body)
     end
     if type(id) == 'table' then
+      if string.find(id.err, 'READONLY', 1, true) then return id end
       out[i] = '!' .. id.err
     else
       redis.call('SET', seen, id, 'PX', ARGV[1])

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import hiredis
 from redis.asyncio.connection import Connection
+from redis.exceptions import ReadOnlyError
 
 from catga.errors import CatgaError, ConnectionLost
 from catga.spi import EventKind, Runtime, TransportEvent
@@ -195,6 +196,8 @@ class Wire:
                     waiting.popleft()
                     if request.future is not None and not request.future.done():
                         request.future.set_result(request.replies)
+                if isinstance(reply, ReadOnlyError) and self._dialer.has_choice:
+                    self._break(connection, reply)  # demoted: another host is in charge now
         except Exception as error:
             self._break(connection, error)
 

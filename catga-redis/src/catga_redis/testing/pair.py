@@ -86,6 +86,19 @@ class RedisPair:
         self.in_charge = self.replica
         return self.url
 
+    def hand_over(self) -> str:
+        """Put the replica in charge, with everything replicated, and the primary below it, as a
+        planned failover does; both live on. Return the new `url`."""
+        _ask(self.primary.port, b"CLIENT PAUSE 10000 WRITE")
+        if not self.replicated():
+            raise ConfigurationError("the replica did not catch up")
+        _ask(self.replica.port, b"REPLICAOF NO ONE")
+        self._until(b"role:master")
+        _ask(self.primary.port, b"REPLICAOF 127.0.0.1 %d" % self.replica.port)
+        _ask(self.primary.port, b"CLIENT UNPAUSE")
+        self.in_charge = self.replica
+        return self.url
+
     def _until(self, words: bytes) -> None:
         deadline = time.monotonic() + _PATIENCE
         while words not in _ask(self.replica.port, b"INFO replication"):
