@@ -1,0 +1,135 @@
+"""The engine, wrong in one way each, over the transport in memory that is right."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from catga.engine import consuming
+from catga.engine.consuming import Consumer
+from catga.engine.outcomes import Outcomes
+from catga.engine.settling import Decision, Settler
+from catga.engine.work import Work
+from catga.errors import CodecError
+from catga.model.qos import QualityOfService
+from catga.spi import Ack, Completion, Nack, Settle
+from mutants.mutation import Base, mutant
+
+
+@mutant(
+    Base.ENGINE, consuming, "run_handler", law="test_a_crash_in_mid_handler_hands_it_to_another"
+)
+def acks_before_handling(real: Any) -> Any:
+    """The delivery is acknowledged, then its handler is called."""
+
+    async def run_handler(work: Work, *rest: Any) -> BaseException | None:
+        await work.feed.subscription.settle([Settle(work.delivery, Ack())])
+        error: BaseException | None = await real(work, *rest)
+        return error
+
+    return run_handler
+
+
+@mutant(
+    Base.ENGINE,
+    Outcomes,
+    "conclude",
+    law="test_a_handler_that_raises_gets_it_again_as_the_next_attempt",
+)
+def acks_on_failure(real: Any) -> Any:
+    """Whatever the handler raised, the delivery is acknowledged."""
+
+    def conclude(self: Outcomes, work: Work, error: BaseException | None) -> None:
+        real(self, work, None)
+
+    return conclude
+
+
+@mutant(Base.ENGINE, Consumer, "_handle", law="test_a_failed_message_is_handled_again")
+def records_before_the_handler(real: Any) -> Any:
+    """The completion is recorded, then the handler is called."""
+
+    async def handle(self: Consumer, work: Work) -> None:
+        once, inbox, context = self._outcomes.once, self._s.transport.inbox, work.context
+        exactly = context is not None and context.qos is QualityOfService.EXACTLY_ONCE
+        if exactly and once is not None and inbox is not None and work.envelope is not None:
+            await inbox.record([once.completion(work.envelope.id)])
+        await real(self, work)
+
+    return handle
+
+
+@mutant(
+    Base.ENGINE, Outcomes, "decide", law="test_the_end_of_a_bus_gives_back_what_it_did_not_begin"
+)
+def loses_what_was_prefetched_on_drain(real: Any) -> Any:
+    """What drain finds unhandled is acknowledged instead of given back."""
+
+    def decide(
+        self: Outcomes, work: Work, outcome: Ack | Nack, completion: Completion | None = None
+    ) -> None:
+        real(self, work, Ack() if outcome == Nack(0.0) else outcome, completion)
+
+    return decide
+
+
+@mutant(
+    Base.ENGINE, consuming, "run_handler", law="test_a_handler_that_was_cancelled_gets_it_again"
+)
+def swallows_cancellation(real: Any) -> Any:
+    """A handler that was cancelled counts as one that succeeded."""
+
+    async def run_handler(work: Work, *rest: Any) -> BaseException | None:
+        error: BaseException | None = await real(work, *rest)
+        cancelled = work.stop is not None or isinstance(error, asyncio.CancelledError)
+        return None if cancelled else error
+
+    return run_handler
+
+
+@mutant(Base.ENGINE, Outcomes, "poison", law="test_poison_is_parked")
+def acks_a_poison_message_without_parking(real: Any) -> Any:
+    """What cannot be read is acknowledged and forgotten."""
+
+    def poison(self: Outcomes, work: Work, error: CodecError) -> None:
+        self.decide(work, Ack())
+
+    return poison
+
+
+@mutant(Base.ENGINE, Settler, "_park", law="test_what_cannot_be_parked_is_not_settled")
+def settles_what_it_could_not_park(real: Any) -> Any:
+    """The original is settled whatever became of its dead letter."""
+
+    async def park(self: Settler, batch: list[Decision]) -> list[Decision]:
+        await real(self, batch)
+        return batch
+
+    return park
+
+
+@mutant(
+    Base.ENGINE,
+    Consumer,
+    "_extend",
+    law="test_a_handler_longer_than_the_lease_keeps_its_message_and_what_waits_behind_it",
+)
+def never_renews_a_lease(real: Any) -> Any:
+    """A handler that takes longer than the lease loses its message to another member."""
+
+    async def extend(self: Consumer, feed: Any, works: list[Work]) -> None:
+        feed.extending = False
+
+    return extend
+
+
+@mutant(
+    Base.ENGINE, Settler, "_carry_out", law="test_what_the_group_completed_is_not_handled_again"
+)
+def acknowledges_without_a_record(real: Any) -> Any:
+    """At QoS 2 the delivery is acknowledged, and no completion is recorded."""
+
+    async def carry_out(self: Settler, batch: list[Decision]) -> None:
+        await real(self, [Decision(one.work, one.outcome, None, one.dead_letter) for one in batch])
+
+    return carry_out

@@ -1,0 +1,86 @@
+"""The transport over NATS, wrong in one way each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from catga.spi import Delivery, Nack, Settlement
+from catga_nats import settling
+from catga_nats.client import MESSAGE_ID_HEADER, GuardedClient
+from catga_nats.settling import Settler
+from catga_nats.wanted import Wants
+from mutants.mutation import Base, mutant
+
+
+@mutant(Base.NATS, Wants, "_kept", law="test_what_was_accepted_survives_a_restart")
+def memory_storage(real: Any) -> Any:
+    """The streams live in the server's memory."""
+
+    def kept(self: Wants, name: str, subjects: list[str]) -> dict[str, Any]:
+        return {**real(self, name, subjects), "storage": "memory"}
+
+    return kept
+
+
+@mutant(Base.NATS, Wants, "_kept", law="test_a_full_broker_refuses_and_keeps_what_it_accepted")
+def discard_old(real: Any) -> Any:
+    """A full stream drops its oldest messages to make room."""
+
+    def kept(self: Wants, name: str, subjects: list[str]) -> dict[str, Any]:
+        return {**real(self, name, subjects), "discard": "old"}
+
+    return kept
+
+
+@mutant(
+    Base.NATS,
+    GuardedClient,
+    "send",
+    law="test_the_same_id_on_another_subject_is_stored_there_too",
+)
+def dedupe_without_the_subject_on_nats(real: Any) -> Any:
+    """The header holds the bare id, and the window spans the whole stream."""
+
+    async def send(
+        self: GuardedClient,
+        subject: str,
+        payload: bytes,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> bool:
+        if headers and MESSAGE_ID_HEADER in headers:
+            headers = {MESSAGE_ID_HEADER: headers[MESSAGE_ID_HEADER].rpartition("/")[2]}
+        return bool(await real(self, subject, payload, reply, headers))
+
+    return send
+
+
+@mutant(
+    Base.NATS, Settler, "give_back", law="test_drain_gives_back_at_once_what_was_not_handed_out"
+)
+def loses_what_was_prefetched_on_drain_on_nats(real: Any) -> Any:
+    """What was sent and not handed out is acknowledged when its member leaves."""
+
+    async def give_back(self: Settler, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            subject = self._take(delivery)
+            if subject is not None:
+                await self._connection.client.send(subject, b"+ACK")
+
+    return give_back
+
+
+@mutant(
+    Base.NATS,
+    settling,
+    "ack_payload",
+    law="test_a_nack_comes_again_as_the_next_attempt_and_not_before_its_delay",
+)
+def ignores_the_nack_delay_on_nats(real: Any) -> Any:
+    """A nak carries no delay of its own."""
+
+    def ack_payload(outcome: Settlement, version: tuple[int, int, int]) -> bytes:
+        return bytes(real(Nack(0.0) if isinstance(outcome, Nack) else outcome, version))
+
+    return ack_payload

@@ -1,0 +1,105 @@
+"""The transport over Redis, wrong in one way each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from catga.errors import CatgaError
+from catga.spi import Outgoing, Receipt
+from catga_redis import groups, settling, streams
+from catga_redis.errors import unconfirmed
+from catga_redis.publisher import Publisher
+from catga_redis.scripts import Script
+from catga_redis.wire import Wire, pack_command
+from mutants.mutation import Base, mutant
+
+
+def _changed(script: Script, right: bytes, wrong: bytes) -> Script:
+    assert right in script.source, f"{right!r} is not in the script any more"
+    return Script(script.source.replace(right, wrong))
+
+
+@mutant(Base.REDIS, Publisher, "_store_once", law="test_a_cut_publish_is_stored_once")
+def sets_the_dedupe_key_then_adds(real: Any) -> Any:
+    """The id is noted in one step and the message stored in a second one."""
+
+    async def store_once(
+        self: Publisher, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
+    ) -> None:
+        wire, window = self._session.commands, self._session.window_ms
+        for index in indexes:
+            out = batch[index]
+            stream, seen = self._keys_of(out.subject)
+            key = seen + out.message_id.encode()
+            try:
+                if await wire.call(b"SET", key, b"0-0", b"NX", b"PX", window) is None:
+                    known = (await wire.call(b"GET", key)).decode()
+                    results[index] = Receipt(out.message_id, known, duplicate=True)
+                    continue
+                name = await wire.call(b"XADD", stream, b"*", b"b", out.body)
+                await wire.call(b"SET", key, name, b"PX", window)
+                results[index] = Receipt(out.message_id, name.decode())
+            except CatgaError as error:
+                results[index] = unconfirmed(error)
+
+    return store_once
+
+
+@mutant(Base.REDIS, Wire, "_detach", law="test_a_lost_reply_brings_no_second_copy_live")
+def leaves_the_clients_own_retry_on(real: Any) -> Any:
+    """What was sent on a broken connection is sent once more on the next one."""
+
+    async def detach(self: Wire, error: CatgaError) -> None:
+        if self._closed:
+            await real(self, error)
+            return
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        await real(self, error)
+        self._waiting.extend(waiting)
+        self._output.extend(waiting)
+        self._has_output.set()
+
+    return detach
+
+
+@mutant(Base.REDIS, Publisher, "_append_command", law="test_what_is_not_settled_is_never_trimmed")
+def trims_unsettled_entries(real: Any) -> Any:
+    """A stream keeps its last ten entries, settled or not."""
+
+    def append_command(self: Publisher, out: Outgoing) -> bytes:
+        stream = self._keys_of(out.subject)[0]
+        return pack_command((b"XADD", stream, b"MAXLEN", b"10", b"*", b"b", out.body))
+
+    return append_command
+
+
+@mutant(
+    Base.REDIS,
+    streams,
+    "RECLAIM",
+    law="test_what_a_dead_member_held_is_taken_over_within_the_lease",
+)
+def never_claims_a_dead_members_entries(real: Any) -> Any:
+    """Only what was given back is looked for, not what somebody died with."""
+    return _changed(real, b"for _ = 1, 10 do", b"for _ = 1, 0 do")
+
+
+@mutant(Base.REDIS, groups, "FORGET", law="test_a_delayed_nack_outlives_its_member")
+def deletes_a_consumer_with_pending_entries(real: Any) -> Any:
+    """A member that leaves is removed with all that it, or nobody, still holds."""
+    return _changed(real, b"c.pending == 0 and", b"")
+
+
+@mutant(
+    Base.REDIS,
+    settling,
+    "EXTEND",
+    law="test_a_late_settlement_is_lost_and_leaves_the_new_owner_alone",
+)
+def takes_a_lease_back_from_its_new_owner_on_redis(real: Any) -> Any:
+    """An extension claims the entry, whoever has it by now."""
+    return _changed(
+        real, b"if held(KEYS[1], ARGV[1], ARGV[2], ARGV[i], ARGV[i + 1]) then", b"if true then"
+    )

@@ -1,0 +1,112 @@
+"""The kill table: every mutant against the laws, side by side with what is right."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import attrs
+
+import mutants.engine
+import mutants.memory
+import mutants.nats
+import mutants.redis  # noqa: F401 - each declares its own
+from mutants.bench import LAWS, Outcome, Trial, harness_of, try_out
+from mutants.mutation import MUTANTS, Base, Mutant
+
+__all__ = ["Row", "kill_table", "show"]
+
+_SAMPLE = (
+    "test_a_handler_that_raises_gets_it_again_as_the_next_attempt",
+    "test_another_group_handles_it_nevertheless",
+    "test_every_group_gets_everything_whatever_others_did_with_it",
+    "test_one_id_is_stored_once_and_the_repeat_names_the_original",
+    "test_what_was_published_before_the_first_start_is_delivered",
+)
+"""What is tried on a real server beside the laws that are named; in memory it is everything."""
+
+
+@attrs.frozen
+class Row:
+    """One mutant, and what was tried on it."""
+
+    mutant: Mutant
+    trials: tuple[Trial, ...]
+    sound: frozenset[str]
+    """The laws that what is right keeps: only those can kill."""
+
+    @property
+    def killers(self) -> list[Trial]:
+        """What the mutant breaks and what is right keeps."""
+        broken = (trial for trial in self.trials if trial.outcome is Outcome.BROKEN)
+        return [trial for trial in broken if trial.law in self.sound]
+
+    @property
+    def survives(self) -> str:
+        """Why it counts as a survivor; empty when the law named for it kills it."""
+        for trial in self.trials:
+            if trial.outcome is Outcome.STILLBORN:
+                return f"it does not run at all: {trial.words}"
+        named = [trial for trial in self.trials if trial.law == self.mutant.law]
+        if not named:
+            return "the law named for it is not there"
+        if named[0].outcome is not Outcome.BROKEN:
+            return f"the law named for it: {named[0].outcome} {named[0].words}".rstrip()
+        if self.mutant.law not in self.sound:
+            return "the law named for it is broken by what is right as well"
+        return ""
+
+
+def _laws_for(base: Base) -> list[str]:
+    if not base.broker:
+        return list(LAWS)
+    named = {mutant.law for mutant in MUTANTS if mutant.base is base}
+    return [name for name in LAWS if name in named or name in _SAMPLE]
+
+
+def _try_all(base: Base, mutant: Mutant | None) -> tuple[Trial, ...]:
+    names = _laws_for(base)
+    if base.broker and mutant is not None:
+        names = [name for name in names if name == mutant.law or name in _SAMPLE]
+    with harness_of(base) as make:
+        return tuple(try_out(name, LAWS[name], make, mutant) for name in names)
+
+
+def _job(base: Base, number: int | None) -> tuple[Trial, ...]:
+    """Run in a process of its own: mutants are known there by their number."""
+    return _try_all(base, None if number is None else MUTANTS[number])
+
+
+def kill_table(wanted: Sequence[Mutant]) -> Iterator[Row | tuple[Base, tuple[Trial, ...]]]:
+    """Try everything out; yield what is right first, base by base, then the mutants."""
+    bases = sorted({mutant.base for mutant in wanted})
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        right = {base: pool.submit(_job, base, None) for base in bases}
+        wrong = [
+            (mutant, pool.submit(_job, mutant.base, MUTANTS.index(mutant)))
+            for mutant in sorted(wanted, key=lambda each: not each.base.broker)
+        ]
+        sound: Mapping[Base, frozenset[str]] = {
+            base: frozenset(t.law for t in future.result() if t.outcome is Outcome.KEPT)
+            for base, future in right.items()
+        }
+        for base, future in right.items():
+            yield base, future.result()
+        for mutant, tried in wrong:
+            yield Row(mutant, tried.result(), sound[mutant.base])
+
+
+def show(rows: Sequence[Row], *, everything: bool) -> Iterator[str]:
+    """Yield the lines of the table."""
+    width = max(len(row.mutant.name) for row in rows)
+    yield f"{'mutant':{width}}  base    laws broken  killed by"
+    for row in rows:
+        shown = sum(trial.outcome is not Outcome.NOT_SHOWN for trial in row.trials)
+        count = f"{len(row.killers)} of {shown}"
+        killer = f"SURVIVES: {row.survives}" if row.survives else row.mutant.law
+        yield f"{row.mutant.name:{width}}  {row.mutant.base:6}  {count:11}  {killer}"
+        if everything:
+            yield f"{'':{width}}    {row.mutant.wrong}"
+            for trial in row.killers:
+                yield f"{'':{width}}    {trial.law} ({trial.seconds:.1f} s): {trial.words}"
