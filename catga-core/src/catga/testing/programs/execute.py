@@ -1,0 +1,329 @@
+"""Executing a program on a stage, in one run of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from functools import singledispatchmethod
+from typing import Any, TypeVar
+
+from catga.bus import Bus
+from catga.codecs import read_envelope
+from catga.errors import CatgaError, PublishUnknown
+from catga.ground.clock import ManualClock
+from catga.testing.faults import FaultProxy
+from catga.testing.programs.history import Copy, Disturbance, History, Published
+from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
+from catga.testing.programs.steps import (
+    Again,
+    Crash,
+    Cut,
+    CutAtWrite,
+    Drain,
+    Join,
+    Pass,
+    Program,
+    Publish,
+    Restart,
+    Settle,
+    Together,
+    publishes,
+)
+from catga.testing.stage import Stage
+
+__all__ = ["execute"]
+
+T = TypeVar("T")
+_BACKOFF = (1.0, 2.0)
+_DEADLINE = 10.0
+"""Seconds of the law for a publish."""
+_PATIENCE = 8.0
+"""Seconds of the law without any news after which nothing more is expected: longer than a lease
+and a timeout and a backoff together."""
+_RECOVERY = 6.0
+"""Real seconds that connections and their retries may take, with nothing to be seen meanwhile."""
+_GRAIN = 0.005
+_TICK = 0.05
+
+
+async def execute(program: Program, stage: Stage) -> History:
+    """Run `program`, let everything come to rest, and return what happened.
+
+    Raises what it could not do on a broker that is well: connect, subscribe, drain, audit.
+    """
+    execution = _Execution(program, stage)
+    try:
+        await execution.perform()
+    finally:
+        await execution.close()
+    return execution.history
+
+
+class _Execution:
+    def __init__(self, program: Program, stage: Stage) -> None:
+        self._program = program
+        self._stage = stage
+        self._clock = stage.clock
+        base, cap = (stage.scaled(seconds) for seconds in _BACKOFF)
+        self.history = History(
+            program.groups,
+            program.attempts,
+            backoff=(base, cap),
+            grain=0.0 if isinstance(stage.clock, ManualClock) else _GRAIN,
+        )
+        messages = list(publishes(program.steps))
+        self._script = Script(
+            {
+                (group, f"m{n}"): getattr(message, group)
+                for n, message in enumerate(messages)
+                for group in program.groups
+            }
+        )
+        self._settings: dict[str, object] = {
+            "attempts": program.attempts,
+            "backoff_base": base,
+            "backoff_cap": cap,
+            "handler_timeout": TIMEOUT * stage.lease,
+            "publish_deadline": stage.scaled(_DEADLINE),
+        }
+        self._qualities: list[int] = []
+        """Of the messages so far, by number."""
+        self._members: list[Member] = []
+        self._publisher: Bus | None = None
+        self._proxy: FaultProxy | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    # ---- time
+
+    async def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until `condition`, at most so many seconds of the clock; say whether it holds."""
+        end = self._clock.monotonic() + seconds
+        while not condition():
+            if self._clock.monotonic() >= end:
+                return False
+            await self._tick()
+        return True
+
+    async def _tick(self) -> None:
+        if isinstance(self._clock, ManualClock):
+            await self._clock.advance(self._stage.lease / 8)
+        else:
+            await self._clock.sleep(_TICK / 2)
+
+    async def _watch_the_loop(self) -> None:
+        """Note when this process itself stood still for so long that leases may have ended."""
+        while True:
+            before = self._clock.monotonic()
+            await self._clock.sleep(_TICK / 2)
+            now = self._clock.monotonic()
+            if now - before > self._stage.lease / 4:
+                self._disturb("stall", before, now + self._stage.lease)
+
+    def _disturb(self, kind: str, start: float, end: float) -> None:
+        self.history.disturbances.append(Disturbance(kind, start, end))
+
+    # ---- the course
+
+    async def perform(self) -> None:
+        """From the curtain's rise to the audit."""
+        if not isinstance(self._clock, ManualClock):
+            self._watch = self._stage.tasks.spawn(self._watch_the_loop(), "watch the loop")
+        await self._stage.wait(self._open())
+        for step in self._program.steps:
+            await self._do(step)
+        await self._come_to_rest()
+        for member in self._members:
+            await self._stage.wait(member.drain() if member.present else member.gone())
+        await self._audit()
+
+    async def close(self) -> None:
+        """Let go of the members and the publisher, also after a failure."""
+        if self._watch is not None:
+            self._watch.cancel()
+        with contextlib.suppress(CatgaError, TimeoutError):
+            for member in self._members:
+                if member.present:
+                    await member.bus.close()
+            if self._publisher is not None:
+                await self._publisher.close()
+
+    async def _open(self) -> None:
+        url = None
+        if self._stage.harness.proxied_port is not None:
+            self._proxy, url = await self._stage.proxy()
+        publisher = self._stage.bus(
+            url=url,
+            consume=False,
+            publishes=[MESSAGES[qos] for qos in sorted(self._program.qualities)],
+            settings=self._settings,
+        )
+        await publisher.__aenter__()
+        self._publisher = publisher
+        for group, count in zip(self._program.groups, self._program.members, strict=True):
+            for _ in range(count):
+                await self._join(group)
+
+    async def _join(self, group: str) -> None:
+        member = Member(
+            self._stage, self.history, self._script, group=group, number=len(self._members)
+        )
+        self._members.append(member)
+        await member.join(self._program.qualities, self._settings)
+
+    def _present(self, group: str) -> list[Member]:
+        return [each for each in self._members if each.present and each.group == group]
+
+    # ---- steps
+
+    @singledispatchmethod
+    async def _do(self, step: Any) -> None:
+        raise TypeError(f"not a step: {step!r}")
+
+    @_do.register
+    async def _(self, step: Publish) -> None:
+        await self._stage.wait(self._publish(self._new(step)))
+
+    @_do.register
+    async def _(self, step: Again) -> None:
+        if self._qualities:
+            await self._stage.wait(self._publish(step.k % len(self._qualities)))
+
+    @_do.register
+    async def _(self, step: Together) -> None:
+        numbers = []
+        for each in step.steps:
+            if isinstance(each, Publish):
+                numbers.append(self._new(each))
+            elif self._qualities:
+                numbers.append(each.k % len(self._qualities))
+        await self._stage.wait(_all(self._publish(number) for number in numbers))
+
+    @_do.register
+    async def _(self, step: Join) -> None:
+        if step.group in self._program.groups:
+            await self._stage.wait(self._join(step.group))
+
+    @_do.register
+    async def _(self, step: Drain) -> None:
+        for member in self._present(step.group)[:1]:
+            self.history.drains += 1
+            await self._stage.wait(member.drain())
+
+    @_do.register
+    async def _(self, step: Crash) -> None:
+        for member in self._present(step.group)[:1]:
+            member.crash()
+
+    @_do.register
+    async def _(self, step: Pass) -> None:
+        await self._stage.pass_time(step.seconds)
+
+    @_do.register
+    async def _(self, _: Settle) -> None:
+        await self._wait(self._through, self._stage.scaled(_PATIENCE))
+
+    @_do.register
+    async def _(self, _: Restart) -> None:
+        restart = self._stage.harness.restart
+        assert restart is not None, "this harness cannot restart its broker"
+        self._disturb("restart", self._clock.monotonic(), float("inf"))
+        await self._stage.wait(_awaited(restart()))
+
+    @_do.register
+    async def _(self, _: Cut) -> None:
+        self._disturb("cut", self._clock.monotonic(), float("inf"))
+        for proxy in self._proxies():
+            proxy.cut()
+
+    @_do.register
+    async def _(self, step: CutAtWrite) -> None:
+        self._disturb("cut at write", self._clock.monotonic(), float("inf"))
+        for proxy in self._proxies(step.who):
+            proxy.cut_at_write(step.k, step.when)
+
+    def _proxies(self, who: str = "") -> list[FaultProxy]:
+        members = [each.proxy for each in self._members if not who or each.group == who]
+        publisher = [self._proxy] if who in {"", "publisher"} else []
+        return [proxy for proxy in (*publisher, *members) if proxy is not None]
+
+    def _new(self, step: Publish) -> int:
+        self._qualities.append(step.qos)
+        return len(self._qualities) - 1
+
+    async def _publish(self, number: int) -> None:
+        id_, qos = f"m{number}", self._qualities[number]
+        assert self._publisher is not None
+        live = frozenset(group for group in self._program.groups if self._present(group))
+        entry = Published(id_, qos, self._clock.monotonic(), live)
+        self.history.published.append(entry)
+        try:
+            receipt = await self._publisher.publish(MESSAGES[qos](words(id_)), message_id=id_)
+        except PublishUnknown:
+            entry.outcome = "unknown"
+        except CatgaError:
+            entry.outcome = "rejected"
+        else:
+            entry.outcome, entry.duplicate = "accepted", receipt.duplicate
+
+    # ---- the end
+
+    def _through(self) -> bool:
+        """Say whether every group that has a member is through with all that was accepted."""
+        if any(member.busy for member in self._members if member.present):
+            return False
+        ended = {
+            (each.group, each.id)
+            for each in self.history.settled
+            if each.word in {"ack", "dead-letter"}
+        }
+        groups = [group for group in self._program.groups if self._present(group)]
+        return all(
+            (group, each.id) in ended
+            for each in self.history.published
+            if each.qos and each.outcome == "accepted"
+            for group in groups
+        )
+
+    async def _come_to_rest(self) -> None:
+        for proxy in self._proxies():
+            proxy.heal()
+        patience = self._stage.scaled(_PATIENCE)
+        if self._program.needs:
+            patience = max(patience, _RECOVERY)
+        end = self._clock.monotonic() + 10 * patience
+        while self._clock.monotonic() < end:
+            for group in self._program.groups:
+                while not self._present(group):  # it may crash as soon as it has joined
+                    await self._do(Join(group))
+            news = self._news()
+            through = self._through()
+            # Through, something may still come that should not; not through, it may take a while.
+            pause = 1.2 * self._stage.lease if through else patience
+            moved = await self._wait(lambda news=news: self._news() != news, pause)  # type: ignore[misc]
+            if not moved:
+                self.history.quiet = not any(each.busy for each in self._members if each.present)
+                return
+        self.history.quiet = False
+
+    def _news(self) -> tuple[int, int, int]:
+        history = self.history
+        return len(history.runs), len(history.settled), len(history.disturbances)
+
+    async def _audit(self) -> None:
+        qualities = sorted({each.qos for each in self.history.published if each.qos})
+        audits = [self._stage.copies(MESSAGES[qos].__name__) for qos in qualities]
+        for qos, bodies in zip(qualities, await self._stage.wait(_all(audits)), strict=True):
+            for body in bodies:
+                envelope = read_envelope(body, None)
+                intact = json.loads(bytes(envelope.data)) == {"text": words(envelope.id)}
+                self.history.copies.append(Copy(envelope.id, qos, intact))
+
+
+async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
+    return list(await asyncio.gather(*works))
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work

@@ -1,0 +1,118 @@
+"""What happened while a program ran: plain values in the order of time."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import attrs
+
+__all__ = ["Copy", "Disturbance", "History", "Outcome", "Parked", "Published", "Run", "Settled"]
+
+Outcome: TypeAlias = Literal["accepted", "rejected", "unknown"]
+
+
+@attrs.define
+class Published:
+    """One call of publish and what came of it."""
+
+    id: str
+    qos: int
+    at: float
+    live: frozenset[str] = frozenset()
+    """The groups that had a member when it was called."""
+    outcome: Outcome = "unknown"
+    duplicate: bool = False
+
+
+@attrs.define(eq=False)
+class Run:
+    """One call of a handler."""
+
+    group: str
+    id: str
+    qos: int
+    member: int
+    attempt: int
+    deed: str
+    start: float
+    end: float = math.inf
+    """When the handler ended; infinite when it never did."""
+    effect: bool = False
+    """Whether it did what a handler is there for."""
+    intact: bool = True
+    """Whether the message held what was published."""
+    word: str = ""
+    """What became of the delivery; empty when its member never said."""
+    settled: float = math.inf
+
+
+@attrs.frozen
+class Settled:
+    """One delivery is off a member's hands: `ack`, `nack`, `dead-letter`, `lost`, `unknown`."""
+
+    group: str
+    id: str
+    qos: int
+    word: str
+    at: float
+
+
+@attrs.frozen
+class Parked:
+    """One dead letter is stored; `key` is its own id, which says nothing of the message's."""
+
+    group: str
+    qos: int
+    key: str
+    at: float
+
+
+@attrs.define
+class Disturbance:
+    """A time in which one member (or everybody, when `member` is None) could not work."""
+
+    kind: str
+    start: float
+    end: float = math.inf
+    member: int | None = None
+
+    def touches(self, run: Run) -> bool:
+        """Say whether it can have kept this run from being settled."""
+        concerned = self.member is None or self.member == run.member
+        return concerned and self.start <= run.settled and run.start <= self.end
+
+
+@attrs.frozen
+class Copy:
+    """One stored copy of a message, as the broker still has it at the end."""
+
+    id: str
+    qos: int
+    intact: bool = True
+
+
+@attrs.define
+class History:
+    """Everything that happened in one program."""
+
+    groups: tuple[str, ...]
+    attempts: int = 3
+    published: list[Published] = attrs.field(factory=list)
+    runs: list[Run] = attrs.field(factory=list)
+    disturbances: list[Disturbance] = attrs.field(factory=list)
+    drains: int = 0
+    """How many members left in order while the program ran: what they give back counts."""
+    settled: list[Settled] = attrs.field(factory=list)
+    parked: list[Parked] = attrs.field(factory=list)
+    copies: list[Copy] = attrs.field(factory=list)
+    backoff: tuple[float, float] = (0.0, 0.0)
+    """Base and cap of the pause before another attempt, in seconds of the clock."""
+    grain: float = 0.0
+    """How far two readings of the clock, one of them the broker's, may be apart, in seconds."""
+    quiet: bool = True
+    """Whether it came to rest at the end."""
+
+    def disturbed(self, run: Run) -> bool:
+        """Say whether anything can have kept this run from being settled."""
+        return any(each.touches(run) for each in self.disturbances)

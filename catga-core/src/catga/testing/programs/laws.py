@@ -1,0 +1,313 @@
+"""The laws: pure functions from what happened to what was broken.
+
+Every one is about one promise of the delivery contract and takes the whole history. What a fault
+excuses is named where it is excused: without faults the laws are exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import attrs
+
+from catga.testing.programs.history import History, Run
+
+__all__ = ["LAWS", "Violation", "broken"]
+
+Law = Callable[[History], Iterator[str]]
+_FAILURES = frozenset({"raise", "hang", "cancel", "late-raise"})
+
+
+@attrs.frozen
+class Violation:
+    """One law that a history breaks, and how."""
+
+    law: str
+    words: str
+
+
+def broken(history: History) -> list[Violation]:
+    """Return every law that `history` breaks."""
+    return [
+        Violation(law.__name__, words) for law in LAWS.values() for words in sorted(set(law(history)))
+    ]
+
+
+# ---- every quality
+
+
+def only_what_was_published(history: History) -> Iterator[str]:
+    """Only published ids are handled and stored, and what they hold is what was published."""
+    known = {(each.id, each.qos) for each in history.published}
+    for each in (*history.runs, *history.copies):
+        where = "stored" if not isinstance(each, Run) else f"handled by {each.group}"
+        if (each.id, each.qos) not in known:
+            yield f"{each.id} was never published at QoS {each.qos}, but {where}"
+        elif not each.intact:
+            yield f"{each.id} was {where} with other content"
+
+
+def what_was_refused_stays_away(history: History) -> Iterator[str]:
+    """A rejected publish surely stored nothing."""
+    refused = {each.id for each in history.published} - {
+        each.id for each in history.published if each.outcome != "rejected"
+    }
+    for each in (*history.runs, *history.copies):
+        if each.id in refused:
+            yield f"{each.id} was rejected every time, but it is there"
+
+
+def it_comes_to_rest(history: History) -> Iterator[str]:
+    """After the last fault everything ends: no handler runs on, nothing is tried for ever."""
+    if not history.quiet:
+        yield "it never came to rest"
+
+
+# ---- QoS 0
+
+
+def at_most_once(history: History) -> Iterator[str]:
+    """At QoS 0 every call of publish reaches a group once or not at all."""
+    calls = Counter(each.id for each in history.published if each.qos == 0)
+    for (group, id_), runs in _by_group(history, 0):
+        if len(runs) > calls[id_]:
+            yield f"{group} got {id_} {len(runs)} times for {calls[id_]} publishes"
+
+
+def live_members_get_it(history: History) -> Iterator[str]:
+    """At QoS 0, with no fault and a member that listens, exactly once."""
+    if history.disturbances:
+        return
+    got = Counter((run.group, run.id) for run in history.runs if run.qos == 0)
+    wanted = Counter(
+        (group, each.id)
+        for each in history.published
+        if each.qos == 0 and each.outcome == "accepted"
+        for group in each.live
+    )
+    for (group, id_), count in wanted.items():
+        if got[group, id_] < count:
+            yield f"{group} was there and got {id_} {got[group, id_]} of {count} times"
+
+
+# ---- QoS 1 and 2
+
+
+def at_least_once(history: History) -> Iterator[str]:
+    """What was accepted has its effect in every group, or is a dead letter there."""
+    there = {(run.group, run.id) for run in history.runs if run.effect}
+    dead = {(each.group, each.id) for each in history.settled if each.word == "dead-letter"}
+    for id_ in _accepted(history):
+        for group in history.groups:
+            if (group, id_) not in there | dead:
+                yield f"{id_} was accepted, and lost for {group}"
+
+
+def nothing_is_acknowledged_unhandled(history: History) -> Iterator[str]:
+    """An acknowledgement follows an effect in the same group."""
+    effects = {
+        (run.group, run.id): run.end
+        for run in sorted(history.runs, key=lambda run: -run.end)
+        if run.effect
+    }
+    for each in history.settled:
+        done = effects.get((each.group, each.id))
+        if each.qos and each.word == "ack" and (done is None or done > each.at):
+            yield f"{each.group} acknowledged {each.id} before it was handled"
+
+
+def every_repeat_has_a_cause(history: History) -> Iterator[str]:
+    """At QoS 1 an effect comes twice only for a message that is stored twice, or whose
+    acknowledgement a fault may have kept from the broker."""
+    copies = Counter(each.id for each in history.copies)
+    yield from _repeats(history, 1, copies)
+
+
+def exactly_once(history: History) -> Iterator[str]:
+    """At QoS 2 there is one effect per group, and another only for a run that a fault touched
+    before its completion was recorded: a crash in mid-handler can repeat its effects."""
+    yield from _repeats(history, 2, Counter())
+
+
+def done_is_done(history: History) -> Iterator[str]:
+    """At QoS 2 nothing starts after a completion was confirmed, whatever fails then."""
+    for (group, id_), runs in _by_group(history, 2):
+        done = [
+            run.settled for run in runs if run.word == "ack" and not history.disturbed(run)
+        ]
+        if done and runs[-1].start > min(done):
+            yield f"{group} ran {id_} again after it was acknowledged"
+
+
+def stored_once(history: History) -> Iterator[str]:
+    """At QoS 2 one id is stored once, at QoS 1 at most as often as it was published."""
+    copies = Counter((each.id, each.qos) for each in history.copies)
+    calls = Counter(each.id for each in history.published)
+    accepted = _accepted(history)
+    for (id_, qos), count in copies.items():
+        most = 1 if qos == 2 else calls[id_]
+        # The bus itself repeats a publish whose answer was lost: at QoS 1 that may store it again.
+        if count > most and not (qos == 1 and history.disturbances):
+            yield f"{id_} is stored {count} times after {calls[id_]} publishes at QoS {qos}"
+    for id_ in accepted:
+        if not any(id_ == stored for stored, _ in copies):
+            yield f"{id_} was accepted and is not stored"
+
+
+def receipts_tell_duplicates(history: History) -> Iterator[str]:
+    """At QoS 2 of all receipts for one id exactly one says that it is new."""
+    for id_ in {each.id for each in history.published if each.qos == 2}:
+        calls = [each for each in history.published if each.id == id_]
+        new = sum(each.outcome == "accepted" and not each.duplicate for each in calls)
+        # After a lost answer the first receipt can be that of the repeat.
+        clear = not history.disturbances and all(each.outcome == "accepted" for each in calls)
+        if new > 1 or (clear and new != 1):
+            yield f"{new} of {len(calls)} receipts say that {id_} was new"
+
+
+def attempts_count_up(history: History) -> Iterator[str]:
+    """The first attempt is 1, the next is one more; given back by a member that leaves, or lost
+    with one, an attempt is used up without a run."""
+    copies = Counter(each.id for each in history.copies)
+    exact = not history.drains
+    for (group, id_), runs in _by_group(history, 1, 2):
+        if copies[id_] > 1:
+            continue
+        attempts = [run.attempt for run in runs]
+        if attempts[0] < 1 or (exact and not history.disturbances and attempts[0] != 1):
+            yield f"{group} had {id_} first in attempt {attempts[0]}"
+        for before, after in pairwise(runs):
+            more = after.attempt - before.attempt
+            if more < 0 or (not history.disturbances and (more < 1 or (exact and more > 1))):
+                yield f"{group} had {id_} in attempts {attempts}"
+
+
+def a_failure_waits(history: History) -> Iterator[str]:
+    """Between a failure and the next attempt lies at least the least of the backoff."""
+    base, cap = history.backoff
+    copies = Counter(each.id for each in history.copies)
+    for (group, id_), runs in _by_group(history, 1, 2):
+        if copies[id_] > 1:
+            continue
+        for before, after in pairwise(runs):
+            least = 0.1 * min(cap, base * 2.0 ** (before.attempt - 1))
+            waited = after.start - before.end
+            failed = before.deed in _FAILURES and before.word == "nack"
+            if failed and not history.disturbed(before) and waited < least - history.grain:
+                yield f"{group} tried {id_} again after {waited:.4f} s, not {least:.4f} s"
+
+
+def one_at_a_time(history: History) -> Iterator[str]:
+    """A message is not run by two members at once while both are well: leases are renewed."""
+    copies = Counter(each.id for each in history.copies)
+    for (group, id_), runs in _by_group(history, 1, 2):
+        if copies[id_] > 1:
+            continue
+        for before, after in pairwise(runs):
+            overlap = before.end - after.start
+            if overlap > 0 and not (history.disturbed(before) or history.disturbed(after)):
+                yield f"{group} ran {id_} in {before.member} and {after.member} at once"
+
+
+def the_last_failure_parks(history: History) -> Iterator[str]:
+    """A rejected message is parked at once, a failing one after its last attempt; neither is run
+    again, and what is tried before is not given up."""
+    copies = Counter(each.id for each in history.copies)
+    for run in history.runs:
+        if not run.qos or history.disturbances or copies[run.id] > 1:
+            continue
+        last = run.attempt >= history.attempts and run.deed in _FAILURES
+        dead = run.word == "dead-letter"
+        if dead != (last or run.deed == "reject"):
+            yield f"{run.group}: {run.id}, {run.deed} in attempt {run.attempt}, ended as {run.word}"
+
+
+def parked_before_settled(history: History) -> Iterator[str]:
+    """A dead letter is stored before its original is settled."""
+    for each in history.settled:
+        if each.word != "dead-letter" or not each.qos:
+            continue
+        kind = (each.group, each.qos)
+        dead = {
+            other.id
+            for other in history.settled
+            if other.word == "dead-letter" and (other.group, other.qos) == kind
+            if other.at <= each.at
+        }
+        letters = {
+            other.key
+            for other in history.parked
+            if (other.group, other.qos) == kind and other.at <= each.at
+        }
+        if len(letters) < len(dead):
+            yield f"{each.group} gave up {each.id} before its dead letter was stored"
+
+
+def the_books_balance(history: History) -> Iterator[str]:
+    """Per group: every stored copy was acknowledged or dead-lettered, once, and nothing is in
+    flight. A fault can keep the word from the member or have the copy settled again."""
+    ended = Counter(
+        (each.group, each.id) for each in history.settled if each.word in {"ack", "dead-letter"}
+    )
+    strange = {each.word for each in history.settled if each.qos} & {"lost", "unknown"}
+    if history.disturbances:
+        return
+    if strange:
+        yield f"without any fault a delivery was {' and '.join(sorted(strange))}"
+    copies = Counter(each.id for each in history.copies)
+    for id_, count in copies.items():
+        for group in history.groups:
+            if ended[group, id_] != count:
+                yield f"{group} settled {id_} {ended[group, id_]} times, of {count} copies"
+
+
+# ---- the parts
+
+
+def _accepted(history: History) -> set[str]:
+    return {each.id for each in history.published if each.qos and each.outcome == "accepted"}
+
+
+def _by_group(
+    history: History, *qualities: int
+) -> Iterator[tuple[tuple[str, str], list[Run]]]:
+    """Yield the runs of these qualities by group and id, in the order of their starts."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in history.runs:
+        if run.qos in qualities:
+            found.setdefault((run.group, run.id), []).append(run)
+    yield from found.items()
+
+
+def _repeats(history: History, qos: int, copies: Counter[str]) -> Iterator[str]:
+    for (group, id_), runs in _by_group(history, qos):
+        effects = [run for run in runs if run.effect]
+        excused = sum(history.disturbed(run) for run in effects)
+        most = max(1, copies[id_]) + excused
+        if len(effects) > most:
+            yield f"{id_} had {len(effects)} effects in {group}, at most {most} have a cause"
+
+
+_EVERY: tuple[Law, ...] = (
+    only_what_was_published,
+    what_was_refused_stays_away,
+    it_comes_to_rest,
+    at_most_once,
+    live_members_get_it,
+    at_least_once,
+    nothing_is_acknowledged_unhandled,
+    every_repeat_has_a_cause,
+    exactly_once,
+    done_is_done,
+    stored_once,
+    receipts_tell_duplicates,
+    attempts_count_up,
+    a_failure_waits,
+    one_at_a_time,
+    the_last_failure_parks,
+    parked_before_settled,
+    the_books_balance,
+)
+LAWS: dict[str, Law] = {law.__name__: law for law in _EVERY}

@@ -1,0 +1,191 @@
+"""A program: one frozen value that says what to do to a transport, and prints as code.
+
+Everything in it was drawn or written beforehand; nothing depends on what a server answers. What
+cannot be done where it stands (a member is to leave and there is none) does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
+
+import attrs
+
+from catga.testing.harness import Ability
+
+__all__ = [
+    "DEEDS",
+    "GROUPS",
+    "Again",
+    "Crash",
+    "Cut",
+    "CutAtWrite",
+    "Deed",
+    "Drain",
+    "Join",
+    "Pass",
+    "Program",
+    "Publish",
+    "Restart",
+    "Settle",
+    "Step",
+    "Together",
+    "publishes",
+]
+
+Deed: TypeAlias = Literal[
+    "ok",
+    "slow",
+    "raise",
+    "hang",
+    "cancel",
+    "reject",
+    "crash",
+    "crash-after",
+    "late",
+    "late-raise",
+]
+"""What a handler does in one attempt.
+
+* `ok`: it succeeds. `slow`: too, but takes longer than the lease, which is renewed meanwhile.
+* `raise`, `hang` (past the timeout), `cancel` (cancels itself): it fails and is tried again.
+* `reject`: it says that this can never be handled.
+* `crash`: its member vanishes before the effect; `crash-after`: between the effect and the ack.
+* `late`, `late-raise`: its member stands still until the lease is over, then it succeeds or fails.
+"""
+DEEDS: tuple[Deed, ...] = get_args(Deed)
+GROUPS = ("a", "b")
+
+
+class _Shown:
+    """A repr that is an expression and leaves out what has its default."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        words = []
+        for field in attrs.fields(type(self)):  # type: ignore[arg-type]  # every child is attrs
+            value = getattr(self, field.name)
+            if value != field.default:
+                words.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(words)})"
+
+
+@attrs.frozen(repr=False)
+class Publish(_Shown):
+    """Publish a new message; the n-th new one of a program has the id `m<n>`.
+
+    `a` and `b` are what the handlers of the two groups do in their calls for it, in order; after
+    that, and when nothing is said, they succeed.
+    """
+
+    qos: int = 1
+    a: tuple[Deed, ...] = ()
+    b: tuple[Deed, ...] = ()
+
+
+@attrs.frozen(repr=False)
+class Again(_Shown):
+    """Publish the (k mod n)-th of the n messages so far once more, with its id."""
+
+    k: int = 0
+
+
+@attrs.frozen(repr=False)
+class Together(_Shown):
+    """Publish all of these at the same time."""
+
+    steps: tuple[Publish | Again, ...]
+
+
+@attrs.frozen(repr=False)
+class Join(_Shown):
+    """One more member joins a group."""
+
+    group: str = "a"
+
+
+@attrs.frozen(repr=False)
+class Drain(_Shown):
+    """The oldest member of a group finishes what it has in hand and leaves."""
+
+    group: str = "a"
+
+
+@attrs.frozen(repr=False)
+class Crash(_Shown):
+    """The oldest member of a group vanishes, whatever it is doing."""
+
+    group: str = "a"
+
+
+@attrs.frozen(repr=False)
+class Pass(_Shown):
+    """Time goes by, in seconds of the law."""
+
+    seconds: float = 1.0
+
+
+@attrs.frozen(repr=False)
+class Settle(_Shown):
+    """Wait until every group that has a member is through with everything."""
+
+
+@attrs.frozen(repr=False)
+class Restart(_Shown):
+    """The broker ends the hard way and comes back on its data."""
+
+
+@attrs.frozen(repr=False)
+class Cut(_Shown):
+    """Every connection to the broker breaks."""
+
+
+@attrs.frozen(repr=False)
+class CutAtWrite(_Shown):
+    """The connection of the publisher, or of the members of a group, breaks at its k-th write
+    from now: before the broker gets it, or after, so that only the answer is lost."""
+
+    who: str = "publisher"
+    k: int = 1
+    when: Literal["before", "after"] = "after"
+
+
+Step: TypeAlias = (
+    Publish | Again | Together | Join | Drain | Crash | Pass | Settle | Restart | Cut | CutAtWrite
+)
+
+
+@attrs.frozen(repr=False)
+class Program(_Shown):
+    """What is set up, and what is done then."""
+
+    steps: tuple[Step, ...]
+    members: tuple[int, ...] = (1,)
+    """How many members each group has at first, one number per group (of `a` and `b`)."""
+    attempts: int = 3
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups there are."""
+        return GROUPS[: len(self.members)]
+
+    @property
+    def qualities(self) -> frozenset[int]:
+        """The qualities of service that are published at."""
+        return frozenset(publish.qos for publish in publishes(self.steps))
+
+    @property
+    def needs(self) -> frozenset[Ability]:
+        """What a harness must be able to do."""
+        needed = {Restart: Ability.RESTART, Cut: Ability.CUT, CutAtWrite: Ability.CUT}
+        return frozenset(needed[type(step)] for step in self.steps if type(step) in needed)
+
+
+def publishes(steps: tuple[Step, ...]) -> Iterator[Publish]:
+    """Yield the new messages in the order of their ids."""
+    for step in steps:
+        if isinstance(step, Publish):
+            yield step
+        elif isinstance(step, Together):
+            yield from publishes(step.steps)

@@ -1,0 +1,81 @@
+"""Drawing programs: shaped, so that most steps publish and let things be handled.
+
+With every kind of step as likely as any other, faults would crowd out what they are to disturb:
+such a machine let three of nine planted faults live. A kind's weight is how often it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hypothesis import strategies as st
+
+from catga.testing.harness import Ability
+from catga.testing.programs.steps import (
+    Again,
+    Crash,
+    Cut,
+    CutAtWrite,
+    Deed,
+    Drain,
+    Join,
+    Pass,
+    Program,
+    Publish,
+    Restart,
+    Settle,
+    Step,
+    Together,
+)
+
+__all__ = ["programs"]
+
+MOST_STEPS = 12
+_DEEDS: tuple[Deed, ...] = (
+    *("raise", "raise", "raise", "ok", "slow", "hang", "cancel", "reject"),
+    *("crash", "crash-after", "crash-after", "late", "late-raise"),
+)
+_deeds = st.lists(st.sampled_from(_DEEDS), max_size=3).map(tuple)
+_group = st.sampled_from(("a", "a", "b"))
+
+
+def programs(
+    qualities: Collection[int] = (0, 1, 2), abilities: Collection[Ability] = ()
+) -> st.SearchStrategy[Program]:
+    """Return a strategy for programs that need no more than these."""
+    qos = st.sampled_from([each for each in (2, 2, 1, 1, 0) if each in qualities])
+    publish = st.builds(Publish, qos, st.one_of(st.just(()), _deeds, _deeds), _deeds)
+    again = st.builds(Again, st.integers(0, 3))
+    together = st.lists(st.one_of(publish, publish, again), min_size=2, max_size=4)
+    kinds: list[st.SearchStrategy[Step]] = [
+        *([publish] * 6),
+        *([again] * 2),
+        *([st.builds(Together, together.map(tuple))] * 2),
+        *([st.just(Settle())] * 3),
+        *([st.builds(Pass, st.sampled_from((0.2, 1.0, 2.5)))] * 2),
+        *([st.builds(Join, _group)] * 2),
+        st.builds(Drain, _group),
+        _fault(abilities),
+    ]
+    return st.builds(
+        Program,
+        steps=st.lists(st.one_of(kinds), min_size=1, max_size=MOST_STEPS).map(tuple),
+        members=st.sampled_from(((1,), (2,), (1, 1), (2, 1), (1, 0), (0, 1))),
+        attempts=st.sampled_from((3, 3, 2, 1)),
+    )
+
+
+def _fault(abilities: Collection[Ability]) -> st.SearchStrategy[Step]:
+    """One kind of step, whatever can be done to the broker."""
+    faults: list[st.SearchStrategy[Step]] = [st.builds(Crash, _group)]
+    if Ability.RESTART in abilities:
+        faults.append(st.just(Restart()))
+    if Ability.CUT in abilities:
+        at_write = st.builds(
+            CutAtWrite,
+            st.sampled_from(("publisher", "publisher", "a", "b")),
+            st.integers(1, 4),
+            st.sampled_from(("before", "after")),
+        )
+        faults += [st.just(Cut()), at_write, at_write]
+    return st.one_of(faults)
