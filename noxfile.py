@@ -133,6 +133,16 @@ def _version(server: Path) -> str:
     return f"{major}.{minor}"
 
 
+@nox.session(python=FOUND[0])
+def mutants(session: nox.Session) -> None:
+    """Planted faults, each of which the law named for it must find; prints the kill table."""
+    session.install(
+        *("./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
+        *("./catga-redis[testing]", *_group("test")),
+    )
+    session.run("python", "-m", "mutants", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 _IMPORT_ALL = """
 import importlib, importlib.resources, pkgutil, sys
 package = importlib.import_module(sys.argv[1])
@@ -164,6 +174,6 @@ def isolated(session: nox.Session) -> None:
 def sample_plugin(session: nox.Session) -> None:
     """A third party's transport, installed from its wheel and found by its entry point."""
     wheels = _wheels(session, ("catga-core", "tests/sample_plugin"))
-    session.install("--find-links", str(wheels), "--reinstall", "catga-core", "catga-sample")
+    session.install("--find-links", str(wheels), "--reinstall", "catga-core", "catga-sqlite-sample")
     session.install(*_group("test"))
     session.run("python", "-m", "pytest", "tests/sample_plugin/check_sample.py")

@@ -1,1 +1,1 @@
-"""A Catga transport of a third party."""
+"""A Catga transport of a third party: messages in one SQLite file."""

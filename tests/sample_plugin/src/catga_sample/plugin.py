@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
 
 import attrs
+from attrs import validators
 
 from catga.plugins import hookimpl
 from catga.spi import Address, Capability, Transport, TransportDescriptor
 
-__all__ = ["SampleSettings", "catga_transports"]
+CAPABILITIES = frozenset(Capability) - {Capability.HANDLED}
 
 
 @attrs.frozen
 class SampleSettings:
-    """What can be set: in code, as `sample://?buffer=9`, or as `CATGA_SAMPLE_BUFFER=9`."""
+    """In code, as `sample:///a/file.db?fsync=true`, or as `CATGA_SAMPLE_FSYNC=true`."""
 
-    buffer: int = attrs.field(default=1000, validator=attrs.validators.ge(1))
-    """So many messages wait for one listener; further ones are lost, as QoS 0 may."""
+    poll_interval: timedelta = attrs.field(
+        default=timedelta(milliseconds=50), validator=validators.gt(timedelta(0))
+    )
+    """How often to look for what other processes wrote; this one wakes its own readers at once."""
+    fsync: bool = False
+    """False: what was accepted survives the death of every process. True: a power cut as well."""
+    max_payload_bytes: int = attrs.field(default=8 * 2**20, validator=validators.ge(1))
+    """The largest body; SQLite itself takes up to 1 000 000 000 (sqlite.org/limits.html)."""
+    live_buffer: int = attrs.field(default=1000, validator=validators.ge(1))
+    """QoS 0 messages kept for one slow listener; beyond it new ones are dropped and reported."""
 
 
-def _transport(address: Address, settings: Any, explicit: frozenset[str]) -> Transport:
+def _build(address: Address, settings: SampleSettings, explicit: frozenset[str]) -> Transport:
     from catga_sample.transport import SampleTransport  # noqa: PLC0415 - only when it is used
 
-    del address, explicit
-    return SampleTransport(settings)
+    del explicit  # the file has no settings of its own that these could disagree with
+    return SampleTransport(address, settings)
 
 
 @hookimpl
 def catga_transports() -> list[TransportDescriptor]:
-    """Describe the one transport."""
-    return [
-        TransportDescriptor(
-            name="sample",
-            schemes=("sample",),
-            factory=_transport,
-            settings=SampleSettings,
-            capabilities=frozenset({Capability.AT_MOST_ONCE}),
-        )
-    ]
+    """Offer the scheme `sample`."""
+    return [TransportDescriptor("sample", ("sample",), _build, SampleSettings, CAPABILITIES)]

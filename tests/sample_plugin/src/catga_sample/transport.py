@@ -1,138 +1,248 @@
-"""At most once, within one bus: what is published goes to whoever listens right now."""
+"""The transport interface over the file. What each method promises stands in `catga.spi`."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from sqlite3 import Connection
+from typing import TypeAlias, TypeVar
 
-from catga.errors import CapabilityError, ConnectionLost
-from catga.spi import (
-    Capabilities,
-    Capability,
-    Delivery,
-    Done,
-    Health,
-    InboxStore,
-    Kind,
-    Mailbox,
-    Mode,
-    Outgoing,
-    PublishResult,
-    QualityOfService,
-    Receipt,
-    Rejected,
-    Runtime,
-    Settle,
-    SettleResult,
-    Source,
-    Subject,
-    Subscription,
-    Topology,
-    Transport,
-)
-from catga_sample.plugin import SampleSettings
+from catga import errors, spi
+from catga_sample import queues
+from catga_sample.database import Database, InDoubt
+from catga_sample.plugin import CAPABILITIES, SampleSettings
 
-__all__ = ["SampleTransport"]
+E = TypeVar("E")
+T = TypeVar("T")
+One: TypeAlias = Callable[[Connection, E, float], T]
+"""What is done in a transaction with one entry of a batch, at a time."""
+Pair: TypeAlias = tuple[spi.Delivery, spi.Completion]
+Results: TypeAlias = list[spi.SettleResult]
+_ALIVE = 30.0  # seconds after which a listener that was not prolonged counts as dead
 
 
-class SampleTransport(Transport):
-    """Hands each message to the mailboxes of its subject."""
+class SampleTransport(spi.Transport, spi.InboxStore):
+    """`sample:///path/to/file.db`, made when it is not there; for any number of processes."""
 
-    def __init__(self, settings: SampleSettings) -> None:
-        self._buffer = settings.buffer
-        self._runtime: Runtime | None = None
-        self._listeners: dict[str, list[Mailbox[Delivery]]] = defaultdict(list)
+    def __init__(self, address: spi.Address, settings: SampleSettings) -> None:
+        if address.hosts or not address.path:
+            raise errors.ConfigurationError("name a file in the URL: sample:///path/to/file.db")
+        self.settings = settings
+        self.database = Database(Path("/", address.path))
+        self.readers: set[SampleSubscription] = set()
+        self.runtime: spi.Runtime
+        self._window = 600.0
+        self.ttl = 86_400.0
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """At most once, and nothing else."""
-        reason = "the sample transport stores nothing"
-        stored = (Capability.AT_LEAST_ONCE, Capability.EXACTLY_ONCE)
-        return Capabilities(frozenset({Capability.AT_MOST_ONCE}), dict.fromkeys(stored, reason))
+    def now(self) -> float:
+        """Wall-clock seconds: the only time that means the same in every process, and later."""
+        return self.runtime.clock.now().timestamp()
+
+    def ring(self) -> None:
+        """Let the readers of this bus look at once; all others look by themselves."""
+        for reader in self.readers:
+            reader.bell.set()
 
     @property
-    def max_payload_bytes(self) -> None:
-        """No limit."""
+    def capabilities(self) -> spi.Capabilities:
+        reason = "left out to keep the sample short: `work` knows it"
+        return spi.Capabilities(CAPABILITIES, {spi.Capability.HANDLED: reason})
 
     @property
-    def inbox(self) -> InboxStore | None:
-        """None: nothing is stored."""
-        return None
+    def max_payload_bytes(self) -> int:
+        return self.settings.max_payload_bytes
 
-    async def open(self, runtime: Runtime) -> None:
-        """Begin; there is nothing to connect to."""
-        self._runtime = runtime
+    @property
+    def inbox(self) -> spi.InboxStore:
+        return self
 
-    async def prepare(self, topology: Topology, mode: Mode) -> None:
-        """Refuse what would have to be stored."""
-        del mode
-        if topology.qos > QualityOfService.AT_MOST_ONCE:
-            raise CapabilityError("the sample transport stores nothing")
+    async def open(self, runtime: spi.Runtime) -> None:
+        self.runtime = runtime
+        await self.database.open(self.settings.fsync, runtime.connect_deadline)
+        runtime.spawn(self._keep_house(), f"keep house in {self.database.path}")
 
-    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
-        """Hand each to its listeners."""
-        return [self._hand_over(each) for each in batch]
+    async def _keep_house(self) -> None:
+        while True:
+            ask = (self.runtime.instance, self.now() + _ALIVE, self.now())
+            try:
+                await self.database.write(queues.keep_house, *ask)
+            except errors.ConnectionLost as error:
+                self._tell(spi.EventKind.TROUBLE, str(error))
+            await self.runtime.clock.sleep(_ALIVE / 3)
 
-    def _hand_over(self, message: Outgoing) -> PublishResult:
-        if self._runtime is None:
-            return Rejected(ConnectionLost("the sample transport is closed"))
-        if message.qos > QualityOfService.AT_MOST_ONCE:
-            return Rejected(CapabilityError("the sample transport stores nothing"))
-        for mailbox in self._listeners[message.subject.text]:
-            if len(mailbox) < self._buffer:
-                mailbox.put(Delivery(message.subject, message.body, 1, "", math.inf))
-        return Receipt(message.message_id)
+    def _tell(self, kind: spi.EventKind, detail: str) -> None:
+        self.runtime.emit(spi.TransportEvent(kind, detail))
 
-    async def subscribe(self, source: Source) -> Subscription:
-        """Listen to one type."""
-        if self._runtime is None:
-            raise ConnectionLost("the sample transport is closed")
-        if source.durable or source.group or source.reply:
-            raise CapabilityError("the sample transport has no groups and no replies")
-        mailbox: Mailbox[Delivery] = Mailbox(self._runtime.clock)
-        subject = Subject(source.namespace, Kind.LIVE, source.type)
-        self._listeners[subject.text].append(mailbox)
-        return SampleSubscription(mailbox)
+    async def prepare(self, topology: spi.Topology, mode: spi.Mode) -> None:
+        self._window, self.ttl = topology.dedupe_window, topology.completion_ttl
 
-    async def health(self) -> Health:
-        """Healthy while open."""
-        return Health(self._runtime is not None)
+        def declare(db: Connection) -> None:
+            for source in topology.sources:
+                if source.ephemeral:
+                    continue  # its queue comes and goes with its subscription
+                if mode is spi.Mode.VERIFY and queues.find_group(db, source) is None:
+                    words = f"{self.database.path} has no group {source.group!r} of {source.type}"
+                    raise errors.ConfigurationError(f"{words}: start it once with create=true")
+                queues.declare_group(db, source)
+
+        await self.database.write(declare)
+
+    async def publish(self, batch: Sequence[spi.Outgoing]) -> list[spi.PublishResult]:
+        def one(db: Connection, out: spi.Outgoing, now: float) -> tuple[spi.PublishResult, int]:
+            size, limit = len(out.body), self.settings.max_payload_bytes
+            if size > limit:
+                return spi.Rejected(errors.PayloadTooLarge(size, limit)), 0
+            if out.subject.durable:
+                return queues.store(db, out, now, self._window), 0
+            taken, missed = queues.hand_over(db, out, now, self.settings.live_buffer)
+            if out.reply_to is not None and not taken:
+                return spi.Rejected(errors.NoResponders(f"nobody listens on {out.subject}")), missed
+            return spi.Receipt(out.message_id), missed
+
+        try:
+            results = await self.each(batch, one)
+        except InDoubt as error:
+            return [spi.Unknown(error)] * len(batch)
+        except errors.ConnectionLost as error:
+            return [spi.Rejected(error, transient=True)] * len(batch)
+        if missed := sum(missed for _, missed in results):
+            self._tell(spi.EventKind.SLOW_CONSUMER, f"{missed} QoS 0 messages found no room")
+        self.ring()
+        return [result for result, _ in results]
+
+    async def each(self, batch: Sequence[E], one: One[E, T]) -> list[T]:
+        """Do the same for each of a batch, now, in one transaction."""
+        now = self.now()
+        return await self.database.write(lambda db: [one(db, each, now) for each in batch])
+
+    async def subscribe(self, source: spi.Source) -> spi.Subscription:
+        if source.durable and not source.ephemeral:
+            queue = await self.database.write(queues.declare_group, source)
+        else:
+            mortal = (self.runtime.instance, self.now() + _ALIVE)
+            queue = await self.database.write(queues.add_queue, source, *mortal)
+        reader = SampleSubscription(self, source, queue)
+        self.readers.add(reader)
+        return reader
+
+    async def completed(self, keys: Sequence[spi.Completion]) -> list[bool]:
+        return await self.each(keys, queues.is_recorded)
+
+    async def record(self, keys: Sequence[spi.Completion]) -> Results:
+        return await self.settle(keys, lambda db, key, now: queues.record(db, key, now + self.ttl))
+
+    async def settle(self, batch: Sequence[E], one: One[E, spi.SettleResult]) -> Results:
+        """As `each`; when the file does not answer, nobody knows."""
+        try:
+            return await self.each(batch, one)
+        except errors.ConnectionLost as error:
+            return [spi.Unknown(error)] * len(batch)
+
+    async def health(self) -> spi.Health:
+        try:
+            await self.database.write(lambda _: None)
+        except errors.ConnectionLost as error:
+            return spi.Health(ok=False, detail=str(error))
+        return spi.Health(ok=self.database.path.exists(), detail="")
 
     async def close(self) -> None:
-        """Forget the listeners."""
-        self._runtime = None
-        self._listeners.clear()
+        for reader in tuple(self.readers):
+            await reader.close()
+        await self.database.close()
 
 
-class SampleSubscription(Subscription):
-    """A mailbox; at most once, so there is nothing to settle."""
+class SampleSubscription(spi.Subscription):
+    """Reads one queue: a group's, or a listener's, whose messages are forgotten when taken."""
 
-    def __init__(self, mailbox: Mailbox[Delivery]) -> None:
-        self._mailbox = mailbox
+    def __init__(self, transport: SampleTransport, source: spi.Source, queue: int) -> None:
+        self.bell = asyncio.Event()
+        self._transport, self._source, self._queue = transport, source, queue
+        self._owner = secrets.token_hex(8)
+        self._drained = self._closed = False
 
     @property
     def lease(self) -> float:
-        """Infinite."""
-        return math.inf
+        return self._source.lease if self._source.durable else math.inf
 
-    async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
-        """Take what is there."""
-        return await self._mailbox.receive(limit, max_wait)
+    async def receive(self, limit: int, max_wait: float) -> list[spi.Delivery]:
+        clock = self._transport.runtime.clock
+        interval = self._transport.settings.poll_interval.total_seconds()
+        until = clock.monotonic() + max_wait
+        while True:
+            self.bell.clear()  # before looking: what comes meanwhile rings again
+            found = await self._take(limit)
+            left = until - clock.monotonic()
+            if found or self._drained or left <= 0:
+                return found
+            timer = clock.call_later(min(left, interval), self.bell.set)
+            try:
+                await self.bell.wait()
+            finally:
+                timer.cancel()
 
-    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
-        """Do nothing."""
-        return [Done() for _ in batch]
+    async def _take(self, limit: int) -> list[spi.Delivery]:
+        database, source = self._transport.database, self._source
+        if self._closed or (self._drained and source.durable):
+            await asyncio.sleep(0)  # who asks again and again must not stop the loop
+            return []
+        # Both clocks are read before the file is asked: a lease may seem too short, never too long.
+        until, now = self._transport.runtime.clock.monotonic() + self.lease, self._transport.now()
+        due = await database.read(queues.is_due, self._queue, now)
+        if due is None:
+            words = "was removed, or given up while this process stood still"
+            raise errors.SubscriptionClosed(f"the queue of {source.type} {words}")
+        ask = (self._queue, self._owner, source, limit, now)
+        deliveries = []
+        for sequence, attempt, text, body in await database.write(queues.take, *ask) if due else ():
+            name = str(sequence) if source.durable else ""
+            token = (self._queue, sequence, self._owner, attempt)
+            subject = spi.parse_subject(text)
+            deliveries.append(spi.Delivery(subject, body, attempt, name, until, token))
+        return deliveries
 
-    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
-        """Do nothing."""
-        return [Done() for _ in batch]
+    async def settle(self, batch: Sequence[spi.Settle]) -> Results:
+        def one(db: Connection, each: spi.Settle, now: float) -> spi.SettleResult:
+            due = now + each.outcome.delay if isinstance(each.outcome, spi.Nack) else None
+            return queues.settle(db, each.delivery.token, now, due)
+
+        return await self._change(batch, one)
+
+    async def extend(self, batch: Sequence[spi.Delivery]) -> Results:
+        def one(db: Connection, each: spi.Delivery, now: float) -> spi.SettleResult:
+            return queues.settle(db, each.token, now, now + self.lease, self._owner)
+
+        until = self._transport.runtime.clock.monotonic() + self.lease
+        results = await self._change(batch, one)
+        for delivery, result in zip(batch, results, strict=True):
+            if isinstance(result, spi.Done):
+                delivery.lease_until = until
+        return results
+
+    async def commit(self, batch: Sequence[Pair]) -> Results:
+        def one(db: Connection, pair: Pair, now: float) -> spi.SettleResult:
+            return queues.complete(db, pair[0].token, pair[1], now, self._transport.ttl)
+
+        return await self._change(batch, one)
+
+    async def _change(self, batch: Sequence[E], one: One[E, spi.SettleResult]) -> Results:
+        if not self._source.durable:
+            return [spi.Done()] * len(batch)
+        results = await self._transport.settle(batch, one)
+        self._transport.ring()  # there may be room again, or work for another
+        return results
 
     async def drain(self) -> None:
-        """Take nothing more in; what is inside can still be received."""
-        self._mailbox.close()
+        if not self._drained and (self._source.ephemeral or not self._source.durable):
+            with contextlib.suppress(errors.ConnectionLost):  # then it ends a little later
+                await self._transport.database.write(queues.let_go, self._queue)
+        self._drained = True
+        self.bell.set()
 
     async def close(self) -> None:
-        """Drop what is left."""
-        self._mailbox.close()
-        self._mailbox.clear()
+        self._closed = True
+        self._transport.readers.discard(self)
+        await self.drain()
