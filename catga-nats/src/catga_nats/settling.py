@@ -23,7 +23,8 @@ from catga_nats.mux import Answer, Batch, Missing
 
 __all__ = ["Settler", "ack_payload"]
 
-_CONFIRM_SECONDS = 5.0
+_CONFIRM_SECONDS = 2.0
+"""A server that was killed has forgotten some of its last deliveries, and never answers for them."""
 _REASON_SINCE = (2, 10, 4)
 """Older servers ignore a `+TERM` with a reason behind it. Source: NATS 2.10.4 release notes."""
 

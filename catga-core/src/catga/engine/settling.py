@@ -34,6 +34,9 @@ __all__ = ["Decision", "Settler"]
 
 _log = logging.getLogger("catga")
 _TRIES = 4
+"""For what nothing else would make good: a completion that is not recorded is handled again."""
+_SETTLE_TRIES = 1
+"""For what the end of the lease makes good by itself; trying longer would hold up the others."""
 _PAUSE = 0.1
 
 
@@ -174,17 +177,19 @@ class Settler:
                 ]
             )
 
-        for decision, result in zip(batch, await self._persist(batch, attempt), strict=True):
+        results = await self._persist(batch, attempt, _SETTLE_TRIES)
+        for decision, result in zip(batch, results, strict=True):
             self._off_hands(decision, result)
 
     async def _persist(
         self,
         batch: Sequence[Decision],
         attempt: Callable[[Sequence[Decision]], Awaitable[list[SettleResult]]],
+        tries: int = _TRIES,
     ) -> list[SettleResult]:
         """Try, and try again what stayed unknown: every one of these steps may be repeated."""
         results = await attempt(batch)
-        for round_ in range(_TRIES):
+        for round_ in range(tries):
             again = [i for i, result in enumerate(results) if isinstance(result, Unknown)]
             if not again:
                 break
