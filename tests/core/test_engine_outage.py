@@ -13,10 +13,6 @@ from catga_inmemory.subscriptions import LogSubscription
 from core.engine_kit import Once, Probe, eventually, run
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="settling.py gives up after 4 tries in 1.5 s, long before the lease of 30 s ends",
-)
 def test_a_completion_is_recorded_as_soon_as_it_can_be_while_the_lease_is_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -24,7 +24,7 @@ from catga_nats.mux import Answer, Batch, Missing
 __all__ = ["Settler", "ack_payload"]
 
 _CONFIRM_SECONDS = 2.0
-"""A server that was killed has forgotten some of its last deliveries, and never answers for them."""
+"""A server that was killed has forgotten some of its last deliveries, and never answers them."""
 _REASON_SINCE = (2, 10, 4)
 """Older servers ignore a `+TERM` with a reason behind it. Source: NATS 2.10.4 release notes."""
 

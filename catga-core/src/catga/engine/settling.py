@@ -33,11 +33,8 @@ from catga.spi import (
 __all__ = ["Decision", "Settler"]
 
 _log = logging.getLogger("catga")
-_TRIES = 4
-"""For what nothing else would make good: a completion that is not recorded is handled again."""
-_SETTLE_TRIES = 1
-"""For what the end of the lease makes good by itself; trying longer would hold up the others."""
 _PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
 
 
 @attrs.frozen(eq=False)
@@ -177,7 +174,8 @@ class Settler:
                 ]
             )
 
-        results = await self._persist(batch, attempt, _SETTLE_TRIES)
+        # Once more, and no longer: the end of the lease makes the rest good by itself.
+        results = await self._persist(batch, attempt, until_lease_ends=False)
         for decision, result in zip(batch, results, strict=True):
             self._off_hands(decision, result)
 
@@ -185,18 +183,28 @@ class Settler:
         self,
         batch: Sequence[Decision],
         attempt: Callable[[Sequence[Decision]], Awaitable[list[SettleResult]]],
-        tries: int = _TRIES,
+        *,
+        until_lease_ends: bool = True,
     ) -> list[SettleResult]:
-        """Try, and try again what stayed unknown: every one of these steps may be repeated."""
+        """Try, and try again what stayed unknown: every one of these steps may be repeated.
+
+        A completion that is not recorded would be handled again, so it is tried for as long as
+        its delivery is ours.
+        """
         results = await attempt(batch)
-        for round_ in range(tries):
-            again = [i for i, result in enumerate(results) if isinstance(result, Unknown)]
-            if not again:
+        pause = _PAUSE
+        while again := [i for i, result in enumerate(results) if isinstance(result, Unknown)]:
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            now = self._clock.monotonic()
+            ours = [i for i in again if batch[i].work.delivery.lease_until > now]
+            if not ours:
                 break
-            await self._clock.sleep(_PAUSE * 2**round_)
-            repeated = await attempt([batch[i] for i in again])
-            for i, result in zip(again, repeated, strict=True):
+            repeated = await attempt([batch[i] for i in ours])
+            for i, result in zip(ours, repeated, strict=True):
                 results[i] = result
+            if not until_lease_ends:
+                break
         return results
 
     def _off_hands(self, decision: Decision, result: SettleResult) -> None:
