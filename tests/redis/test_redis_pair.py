@@ -39,6 +39,7 @@ def bus_of(pair: RedisPair, *, replica_first: bool = False, **more: object) -> B
 async def unsettled(url: str) -> int:
     async with Redis.from_url(url) as client:
         (group,) = await client.xinfo_groups(KEY)
+        # Redis 7.0 does not know the lag after a promotion: then only what is pending counts.
         return int(group["pending"] + (group["lag"] or 0))
 
 
@@ -112,10 +113,10 @@ def test_a_planned_hand_over_costs_nothing(pair: RedisPair) -> None:
             await asyncio.to_thread(pair.hand_over)
             summary = await publishing
             assert (summary.accepted, summary.failures) == (2000, ())
+            await until(lambda: len(handled) == 2000)
             await until(settled)
             async with Redis.from_url(pair.url) as client:
                 assert await client.xlen(KEY) == 2000
-        assert len(handled) == 2000
         assert set(handled.values()) == {1}
 
     asyncio.run(law())
