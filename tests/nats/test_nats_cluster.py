@@ -75,6 +75,7 @@ async def publish_through(
     stored = await copies(cluster.url, namespace)
     assert len(stored) == COUNT, "nothing accepted is lost"
     assert set(stored.values()) == {1}, "nothing is stored twice"
+    assert set(handled.values()) == {1}, "no consumer crashed, so nothing is handled twice"
 
 
 async def made(cluster: NatsCluster, namespace: str) -> str:

@@ -5,13 +5,9 @@ from __future__ import annotations
 from nats.aio.msg import Msg
 
 from catga.errors import ConfigurationError
-from catga.spi import Clock, Delivery, Kind, Source, Subject, parse_subject
+from catga.spi import LEASE_MARGIN, Clock, Delivery, Kind, Source, Subject, parse_subject
 
 __all__ = ["Reader", "ack_tokens"]
-
-
-_ON_ITS_WAY = 0.05
-"""The share of the lease that may have passed between the server's hand-over and here."""
 
 
 def ack_tokens(reply: str) -> tuple[int, str]:
@@ -30,7 +26,7 @@ class Reader:
 
     def __init__(self, source: Source, clock: Clock, lease: float) -> None:
         self._clock = clock
-        self._lease = lease * (1 - _ON_ITS_WAY)
+        self._lease = lease * (1 - LEASE_MARGIN)
         self._fallback = Subject(source.namespace, Kind.LOG, source.type)
         self._subjects: dict[str, Subject] = {}
 

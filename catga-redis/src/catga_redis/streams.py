@@ -11,6 +11,7 @@ import attrs
 
 from catga.errors import CatgaError, SubscriptionClosed
 from catga.spi import (
+    LEASE_MARGIN,
     Completion,
     Delivery,
     Done,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["LogSubscription"]
 
 _RECLAIM_LIMIT = 100
-_ON_ITS_WAY = 0.05
-"""The share of the lease that may have passed between the server's hand-over and here."""
 
 
 @attrs.define(eq=False)
@@ -102,7 +101,7 @@ class LogSubscription(Subscription):
 
     def take(self, stream: StreamKey, entries: Iterable[Any], count: int = 1) -> None:
         """Keep what was handed over to this member just now."""
-        until = self._clock.monotonic() + self._lease * (1 - _ON_ITS_WAY)
+        until = self._clock.monotonic() + self._lease * (1 - LEASE_MARGIN)
         subject = stream.subject
         deliveries: list[Delivery] = []
         for id_, fields in entries:

@@ -27,6 +27,7 @@ from catga.spi.descriptors import SPI_VERSION, CommandDescriptor, TransportDescr
 from catga.spi.inbox import Completion, InboxStore
 from catga.spi.middleware import Instrument, Middleware
 from catga.spi.transport import (
+    LEASE_MARGIN,
     Delivery,
     EventKind,
     Health,
@@ -43,6 +44,7 @@ from catga.spi.transport import (
 )
 
 __all__ = [
+    "LEASE_MARGIN",
     "SPI_VERSION",
     "Ack",
     "Address",

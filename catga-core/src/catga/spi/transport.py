@@ -27,6 +27,7 @@ from catga.model.subject import Subject
 from catga.spi.inbox import Completion, InboxStore
 
 __all__ = [
+    "LEASE_MARGIN",
     "Delivery",
     "EventKind",
     "Health",
@@ -41,6 +42,11 @@ __all__ = [
     "Transport",
     "TransportEvent",
 ]
+
+
+LEASE_MARGIN = 0.05
+"""The share of a lease that may have passed between the server's hand-over and our receipt: a
+delivery's `lease_until` ends by so much earlier here than at the server."""
 
 
 class EventKind(StrEnum):
