@@ -17,18 +17,20 @@ from catga.model.qos import QualityOfService
 from catga.plugins import Catalog, installed_catalog
 from catga.settings import parse_url, resolve_settings
 from catga.spi import Transport, TransportDescriptor
-from catga.testing.stage import Stage
+from catga.testing.stage import NotShown, Stage
 
 __all__ = ["Ability", "Harness", "Law", "law"]
 
 _LAW_SECONDS = 60.0
+_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 
 class Ability(StrEnum):
     """What a harness can do to its broker, beyond talking to it."""
 
     RESTART = "restart the broker on its data"
-    CUT = "cut connections"
+    CUT = "cut connections: a broker on one port of loopback"
+    FILL = "fill the broker up"
 
 
 @attrs.define(kw_only=True)
@@ -36,12 +38,14 @@ class Harness:
     """One transport under the contract. Only `url` is needed.
 
     * `url` names a broker that may be used freely: each law has a namespace of its own and
-      removes it.
+      removes it. One that listens on 127.0.0.1 is also reached through a proxy that cuts.
     * `time_scale` is how many real seconds a second of the laws takes: small is fast, but must
       leave the broker time to answer. With `manual_clock` time costs nothing.
+    * `settings` are the transport's own, for every law; `small` lowers its limits (payload,
+      buffers) for those laws that go to a limit; `full` bounds what the broker stores of one
+      namespace to less than 4 MB.
+    * `small_buffer` is how many QoS 0 messages wait for one listener under `small`.
     * `restart` ends the broker the hard way and starts it again on its data.
-    * `proxied` returns the URL of the same broker through a proxy, and a function that cuts every
-      connection through it.
     * `catalog` replaces the installed plugins (a plugin that is not installed, or a wrong one).
     """
 
@@ -49,55 +53,98 @@ class Harness:
     time_scale: float = 1.0
     manual_clock: bool = False
     settings: Mapping[str, object] = attrs.field(factory=dict)
+    small: Mapping[str, object] = attrs.field(factory=dict)
+    small_buffer: int | None = None
+    full: Mapping[str, object] | None = None
     catalog: Catalog | None = None
     restart: Callable[[], Awaitable[None]] | None = None
-    proxied: tuple[str, Callable[[], None]] | None = None
     not_shown: dict[str, str] = attrs.field(factory=dict, init=False)
     """Laws that could not be shown here, with what was missing. Never skipped in silence."""
 
     @property
     def abilities(self) -> frozenset[Ability]:
         """What this harness can do."""
-        there = {Ability.RESTART: self.restart, Ability.CUT: self.proxied}
-        return frozenset(ability for ability, means in there.items() if means is not None)
+        there = {
+            Ability.RESTART: self.restart is not None,
+            Ability.CUT: self.proxied_port is not None,
+            Ability.FILL: self.full is not None,
+        }
+        return frozenset(ability for ability, able in there.items() if able)
 
     @property
     def declared(self) -> frozenset[Capability]:
         """What the transport's descriptor says it can do at best."""
-        return self._descriptor().capabilities
+        return self.descriptor.capabilities
 
-    def _descriptor(self) -> TransportDescriptor:
-        catalog = self.catalog or installed_catalog()
-        return catalog.transport_for(parse_url(self.url)[0].scheme)
+    @property
+    def descriptor(self) -> TransportDescriptor:
+        """What the plugin says about its transport."""
+        return self.plugins.transport_for(parse_url(self.url)[0].scheme)
+
+    @property
+    def plugins(self) -> Catalog:
+        """The plugins the laws work with."""
+        return self.catalog or installed_catalog()
+
+    @property
+    def proxied_port(self) -> int | None:
+        """The port of loopback the broker listens on, when the URL names exactly one."""
+        hosts = parse_url(self.url)[0].hosts
+        if len(hosts) == 1 and hosts[0][0] in _LOOPBACK:
+            return hosts[0][1]
+        return None
+
+    def url_at(self, port: int) -> str:
+        """Return the URL with another port of loopback in it."""
+        head, _, tail = self.url.rpartition(f":{self.proxied_port}")
+        return f"{head}:{port}{tail}"
 
     def make(self, url: str | None = None, **settings: object) -> Transport:
         """Return a transport that is not open yet."""
         address, query = parse_url(url or self.url)
-        descriptor = self._descriptor()
         given = {**self.settings, **settings}
-        resolved = resolve_settings(descriptor, query, os.environ, given)
-        return descriptor.factory(address, resolved.transport, resolved.explicit)
+        resolved = resolve_settings(self.descriptor, query, os.environ, given)
+        return self.descriptor.factory(address, resolved.transport, resolved.explicit)
 
     def clock(self) -> Clock:
         """Return a clock for one law."""
         return ManualClock() if self.manual_clock else SystemClock()
 
-    def run(self, law: Callable[[Stage], Awaitable[None]]) -> None:
+    def run(
+        self,
+        act: Callable[[Stage], Awaitable[None]],
+        needs: frozenset[Capability | Ability] = frozenset(),
+        name: str = "",
+    ) -> None:
         """Run one law on an event loop of its own; whatever it made is removed.
 
+        What the law needs and the connected broker or this harness lacks is noted in `not_shown`.
         Raises what the law raises, and `TimeoutError` when it hangs.
         """
+        if missing := needs - self.declared - self.abilities:
+            self._note(name, missing)
+            return
 
         async def bounded() -> None:
             stage = Stage(self)
             async with asyncio.timeout(_LAW_SECONDS):
                 try:
-                    await law(stage)
+                    await stage.open()
+                    missing = needs - stage.anchor.capabilities.present - self.abilities
+                    if missing:
+                        self._note(name, missing)
+                    else:
+                        await act(stage)
+                except NotShown as reason:
+                    self.not_shown[name] = str(reason)
                 finally:
                     await stage.close()
 
         with asyncio.Runner() as runner:
             runner.run(bounded())
+
+    def _note(self, name: str, missing: Iterable[Capability | Ability]) -> None:
+        self.not_shown[name] = ", ".join(sorted(each.value for each in missing))
 
 
 @attrs.frozen
@@ -105,6 +152,8 @@ class Law:
     """What is known of a law without running it."""
 
     name: str
+    words: str
+    """What it promises."""
     qos: QualityOfService | None
     needs: frozenset[Capability | Ability]
 
@@ -115,7 +164,7 @@ def law(
     """Make a test method of a law: `async def test_…(self, stage)` becomes `(self, harness)`.
 
     `qos` is the quality it belongs to, `needs` what it takes: a law whose capability is not
-    declared, or whose ability the harness lacks, is listed in `Harness.not_shown`.
+    there, or whose ability the harness lacks, is listed in `Harness.not_shown`.
     """
     quality = None if qos is None else QualityOfService(qos)
     wanted = frozenset(needs) | (frozenset() if quality is None else {QOS_CAPABILITY[quality]})
@@ -123,17 +172,15 @@ def law(
     def decorate(
         function: Callable[[Any, Stage], Awaitable[None]],
     ) -> Callable[[Any, Harness], None]:
+        name = function.__name__
+
         @functools.wraps(function)
         def test(self: Any, harness: Harness) -> None:
-            missing = wanted - harness.declared - harness.abilities
-            if missing:
-                words = ", ".join(sorted(each.value for each in missing))
-                harness.not_shown[function.__name__] = words
-                return
-            harness.run(functools.partial(function, self))
+            harness.run(functools.partial(function, self), wanted, name)
 
         del test.__wrapped__  # or pytest would look for `stage`
-        test.law = Law(function.__name__, quality, wanted)  # type: ignore[attr-defined]
+        words = " ".join((function.__doc__ or "").split())
+        test.law = Law(name, words, quality, wanted)  # type: ignore[attr-defined]
         return test
 
     return decorate

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
 
 from catga.bus import Bus, Parts
 from catga.errors import CatgaError
-from catga.ground.clock import ManualClock, settle_loop
+from catga.ground.clock import Clock, ManualClock, settle_loop
 from catga.ground.ids import new_instance, new_message_id
 from catga.ground.tasks import TaskOwner
 from catga.model.qos import QualityOfService
@@ -16,6 +20,7 @@ from catga.spi import (
     Ack,
     Completion,
     Delivery,
+    InboxStore,
     Kind,
     Mode,
     Outgoing,
@@ -32,15 +37,23 @@ from catga.spi import (
     Transport,
     TransportEvent,
 )
+from catga.testing.faults import FaultProxy
+from catga.testing.tap import Tap, TappedTransport
 
 if TYPE_CHECKING:
     from catga.testing.harness import Harness
 
-__all__ = ["Stage"]
+__all__ = ["NotShown", "Stage", "accepted"]
 
-_STEP = 0.02
+T = TypeVar("T")
+
+_STEP = 0.01
 _WINDOW = 600.0
 _TTL = 3600.0
+
+
+class NotShown(Exception):
+    """The law cannot be shown on this harness; the text says what is missing."""
 
 
 class Stage:
@@ -53,7 +66,16 @@ class Stage:
         self.lease = 2.0 * harness.time_scale
         self.events: list[TransportEvent] = []
         self.tasks = TaskOwner()
+        self.tap = Tap()
+        """What the buses of this law handed to their transports."""
+        self.anchor: Transport
+        """Open all the time: a broker in memory lives only as long as somebody uses it."""
         self._transports: list[Transport] = []
+        self._proxies: list[FaultProxy] = []
+
+    async def open(self) -> None:
+        """Reach the broker."""
+        self.anchor = await self.transport()
 
     # ---- time
 
@@ -71,14 +93,21 @@ class Stage:
 
     async def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
         """Wait until `condition` holds; `AssertionError` after `seconds`, never scaled down."""
-        waited = 0.0
+        deadline = self.clock.monotonic() + seconds
         while not condition():
-            assert waited < seconds, "the condition was never met"
+            assert self.clock.monotonic() < deadline, "the condition was never met"
             if isinstance(self.clock, ManualClock):
                 await self.clock.advance(_STEP)
             else:
                 await self.clock.sleep(_STEP)
-            waited += _STEP
+
+    async def wait(self, work: Coroutine[Any, Any, T], seconds: float = 20.0) -> T:
+        """Return what `work` returns, while time goes on; `AssertionError` after `seconds`."""
+        task = self.tasks.spawn(work, "a step of the law")
+        if not isinstance(self.clock, ManualClock):
+            await asyncio.wait([task], timeout=seconds)
+        await self.until(task.done, seconds)
+        return task.result()
 
     # ---- parts
 
@@ -86,17 +115,25 @@ class Stage:
         """Return another open transport of the same broker: another process, as it were."""
         transport = self.harness.make(url, **settings)
         self._transports.append(transport)
-        await transport.open(
-            Runtime(
-                clock=self.clock,
-                spawn=self.tasks.spawn,
-                emit=self.events.append,
-                instance=new_instance(),
-                service="law",
-                connect_deadline=5.0,
-            )
-        )
+        await transport.open(self.runtime())
         return transport
+
+    def runtime(self) -> Runtime:
+        """Return what a transport is lent."""
+        return Runtime(
+            clock=self.clock,
+            spawn=self.tasks.spawn,
+            emit=self.events.append,
+            instance=new_instance(),
+            service="law",
+            connect_deadline=5.0,
+        )
+
+    async def proxy(self) -> tuple[FaultProxy, str]:
+        """Return a proxy before the broker, and the URL through it (`Ability.CUT`)."""
+        proxy = await FaultProxy(self.harness.proxied_port or 0).start()
+        self._proxies.append(proxy)
+        return proxy, self.harness.url_at(proxy.port)
 
     def source(self, type_: str, group: str = "workers", **more: Any) -> Source:
         """Return a durable source of this stage; `durable=False` makes it live."""
@@ -104,7 +141,7 @@ class Stage:
         return Source(self.namespace, type_, group, **given)
 
     def topology(
-        self, *sources: Source, publishes: Sequence[str] = (), qos: int = 2, **more: Any
+        self, *sources: Source, publishes: Sequence[str] = (), qos: int = 1, **more: Any
     ) -> Topology:
         """Return a topology with generous windows."""
         given = {"dedupe_window": _WINDOW, "completion_ttl": _TTL, **more}
@@ -121,31 +158,59 @@ class Stage:
     ) -> Subscription:
         """Prepare and open a subscription."""
         source = self.source(type_, group, **more)
-        qos = 1 if source.durable else 0
-        if QualityOfService.EXACTLY_ONCE.name and self.offers_exactly_once and source.durable:
-            qos = 2
         if source.durable:
-            await transport.prepare(self.topology(source, qos=qos), Mode.CREATE)
+            await transport.prepare(self.topology(source), Mode.CREATE)
         return await transport.subscribe(source)
 
-    @property
-    def offers_exactly_once(self) -> bool:
-        """Whether the transport declares QoS 2."""
-        return "exactly-once" in self.harness.declared
+    async def inbox(self, transport: Transport, *types: str) -> InboxStore:
+        """Return the completion records of a transport, prepared for these types."""
+        sources = (self.source(type_) for type_ in types)
+        await transport.prepare(self.topology(*sources, qos=2), Mode.CREATE)
+        assert transport.inbox is not None, "exactly once needs completion records"
+        return transport.inbox
 
-    def bus(self, *, settings: dict[str, object] | None = None, **more: Any) -> Bus:
-        """Return a bus on the same broker and in the same namespace."""
+    def bus(
+        self,
+        *,
+        settings: dict[str, object] | None = None,
+        url: str | None = None,
+        clock: Clock | None = None,
+        **more: Any,
+    ) -> Bus:
+        """Return a bus on the same broker, in the same namespace, seen by `tap`; `url` is another
+        way there, `clock` replaces the stage's."""
         given = {
             "lease": self.lease,
-            "backoff_base": self.scaled(0.2),
-            "backoff_cap": self.scaled(1.0),
+            "backoff_base": self.scaled(0.1),
+            "backoff_cap": self.scaled(0.2),
+            "drain_deadline": self.scaled(8.0),
             "wait_handled": False,
             **self.harness.settings,
             **(settings or {}),
         }
         arguments: dict[str, Any] = {"service": "law", "namespace": self.namespace, **more}
-        parts = Parts(clock=self.clock, catalog=self.harness.catalog)
-        return Bus(self.harness.url, settings=given, parts=parts, **arguments)
+        catalog, own = self.harness.plugins, self.harness.descriptor
+        tapped = attrs.evolve(
+            own, factory=lambda *parts: TappedTransport(own.factory(*parts), self.tap)
+        )
+        transports = {**catalog.transports, **dict.fromkeys(own.schemes, tapped)}
+        parts = Parts(
+            clock=clock or self.clock, catalog=attrs.evolve(catalog, transports=transports)
+        )
+        return Bus(url or self.harness.url, settings=given, parts=parts, **arguments)
+
+    @asynccontextmanager
+    async def running(self, *buses: Bus) -> AsyncIterator[None]:
+        """Run the buses; they drain and close while time goes on."""
+        entered: list[Bus] = []
+        try:
+            for bus in buses:
+                await self.wait(bus.__aenter__())
+                entered.append(bus)
+            yield
+        finally:
+            for bus in entered:
+                await self.wait(bus.__aexit__(None, None, None), 40.0)
 
     # ---- messages
 
@@ -165,17 +230,13 @@ class Stage:
         subject = Subject(self.namespace, kind, type_, group)
         return Outgoing(subject, body, message_id or new_message_id(), QualityOfService(qos))
 
-    async def store(self, transport: Transport, *batch: Outgoing) -> list[Receipt]:
-        """Publish; every result must be a receipt."""
-        await transport.prepare(
-            self.topology(
-                publishes=sorted({outgoing.subject.type for outgoing in batch}),
-                qos=max(outgoing.qos for outgoing in batch),
-            ),
-            Mode.CREATE,
-        )
-        results = await transport.publish(batch)
-        return [accepted(result) for result in results]
+    async def store(self, transport: Transport, *batch: Outgoing, **more: Any) -> list[Receipt]:
+        """Publish; every result must be a receipt. `more` goes into the topology."""
+        types = sorted({outgoing.subject.type for outgoing in batch})
+        qos = max(outgoing.qos for outgoing in batch)
+        if qos:
+            await transport.prepare(self.topology(publishes=types, qos=qos, **more), Mode.CREATE)
+        return [accepted(result) for result in await self.wait(transport.publish(batch))]
 
     async def receive(
         self, subscription: Subscription, count: int, seconds: float = 20.0
@@ -186,37 +247,32 @@ class Stage:
         async def read() -> None:
             while len(found) < count:
                 found.extend(await subscription.receive(count - len(found), 0.5))
+                await asyncio.sleep(0)  # a transport that answers at once must not stop the loop
 
-        task = self.tasks.spawn(read(), "receive")
-        await self.until(task.done, seconds)
-        task.result()
+        await self.wait(read(), seconds)
         return found
 
     async def nothing(self, subscription: Subscription, seconds: float = 0.5) -> None:
         """Assert that nothing comes for a while."""
-        task = self.tasks.spawn(subscription.receive(10, self.scaled(seconds)), "receive nothing")
-        await self.until(task.done)
-        assert task.result() == [], "nothing more should have come"
+        found = await self.wait(subscription.receive(10, self.scaled(seconds)))
+        assert found == [], "nothing more should have come"
 
     async def settle(
         self, subscription: Subscription, delivery: Delivery, outcome: Any = None
     ) -> SettleResult:
         """Settle one delivery (acknowledge, unless told otherwise), confirmed."""
         given = Ack() if outcome is None else outcome
-        return (await subscription.settle([Settle(delivery, given, confirm=True)]))[0]
+        return (await self.wait(subscription.settle([Settle(delivery, given, confirm=True)])))[0]
 
     async def copies(self, type_: str) -> list[bytes]:
         """Return what the broker really stores for a type, read by a group that never was."""
-        transport = await self.transport()
-        auditor = await self.member(transport, type_, f"audit-{new_instance()}", window=10_000)
+        auditor = await self.member(self.anchor, type_, f"audit-{new_instance()}", window=10_000)
         found: list[bytes] = []
-        while True:
-            task = self.tasks.spawn(auditor.receive(1000, 0.3), "audit")
-            await self.until(task.done)
-            if not task.result():
-                return found
-            found += [delivery.body for delivery in task.result()]
-            await auditor.settle([Settle(delivery, Ack()) for delivery in task.result()])
+        while batch := await self.wait(auditor.receive(1000, max(0.15, self.scaled(0.5)))):
+            found += [delivery.body for delivery in batch]
+            await auditor.settle([Settle(delivery, Ack()) for delivery in batch])
+        await auditor.close()
+        return found
 
     def completion(self, type_: str, message_id: str, group: str = "workers") -> Completion:
         """Return the key of a completion record."""
@@ -225,13 +281,14 @@ class Stage:
     # ---- the end
 
     async def close(self) -> None:
-        """Remove the namespace and close every transport."""
-        if self._transports:
-            with contextlib.suppress(CatgaError):
-                cleaner = await self.transport()
-                await cleaner.remove(self.namespace)
+        """Remove the namespace and close everything."""
+        with contextlib.suppress(CatgaError):
+            cleaner = await self.transport()
+            await cleaner.remove(self.namespace)
         for transport in self._transports:
             await transport.close()
+        for proxy in self._proxies:
+            await proxy.close()
         await self.tasks.close()
 
 

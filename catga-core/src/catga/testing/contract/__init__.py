@@ -4,10 +4,39 @@ A plugin's author derives one class and writes one fixture: `class TestMine(Tran
 with a fixture `harness` that returns `Harness(url="mine://127.0.0.1:1234", time_scale=0.25)`.
 """
 
+from catga.testing.contract.addressing import AddressingContract
+from catga.testing.contract.at_least_once import AtLeastOnceContract
+from catga.testing.contract.at_most_once import AtMostOnceContract
+from catga.testing.contract.cancellation import CancellationContract
+from catga.testing.contract.exactly_once import ExactlyOnceContract
+from catga.testing.contract.groups import GroupsContract
+from catga.testing.contract.lease import LeaseContract
+from catga.testing.contract.life import LifeContract
 from catga.testing.contract.settlement import SettlementContract
 
-__all__ = ["SettlementContract", "TransportContract"]
+__all__ = [
+    "AddressingContract",
+    "AtLeastOnceContract",
+    "AtMostOnceContract",
+    "CancellationContract",
+    "ExactlyOnceContract",
+    "GroupsContract",
+    "LeaseContract",
+    "LifeContract",
+    "SettlementContract",
+    "TransportContract",
+]
 
 
-class TransportContract(SettlementContract):
+class TransportContract(
+    AtMostOnceContract,
+    AtLeastOnceContract,
+    ExactlyOnceContract,
+    AddressingContract,
+    GroupsContract,
+    SettlementContract,
+    LeaseContract,
+    LifeContract,
+    CancellationContract,
+):
     """Every family."""

@@ -1,0 +1,109 @@
+"""A tap between a bus and its transport: a law sees what was handed over and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from catga.model.capability import Capabilities
+from catga.spi import (
+    Health,
+    InboxStore,
+    Kind,
+    Mode,
+    Outgoing,
+    PublishResult,
+    Receipt,
+    Runtime,
+    Source,
+    Subject,
+    Subscription,
+    Topology,
+    Transport,
+)
+
+__all__ = ["Tap", "TappedTransport"]
+
+
+@attrs.define
+class Tap:
+    """What passed from the buses of one law to their transports."""
+
+    published: list[tuple[Outgoing, PublishResult]] = attrs.field(factory=list)
+    in_flight: int = 0
+    peak: int = 0
+    """The most messages that were under way at the same time."""
+
+    def stored(self, kind: Kind) -> list[Outgoing]:
+        """Return what got a receipt, was no duplicate, and went to subjects of this kind."""
+        return [
+            outgoing
+            for outgoing, result in self.published
+            if outgoing.subject.kind is kind
+            and isinstance(result, Receipt)
+            and not result.duplicate
+        ]
+
+
+class TappedTransport(Transport):
+    """Passes everything on; only `publish` is looked at."""
+
+    def __init__(self, inner: Transport, tap: Tap) -> None:
+        self._inner = inner
+        self._tap = tap
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Of the transport behind."""
+        return self._inner.capabilities
+
+    @property
+    def max_payload_bytes(self) -> int | None:
+        """Of the transport behind."""
+        return self._inner.max_payload_bytes
+
+    @property
+    def inbox(self) -> InboxStore | None:
+        """Of the transport behind."""
+        return self._inner.inbox
+
+    async def open(self, runtime: Runtime) -> None:
+        """Pass it on."""
+        await self._inner.open(runtime)
+
+    async def prepare(self, topology: Topology, mode: Mode) -> None:
+        """Pass it on."""
+        await self._inner.prepare(topology, mode)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Pass it on, and note each message with its result."""
+        tap = self._tap
+        tap.in_flight += len(batch)
+        tap.peak = max(tap.peak, tap.in_flight)
+        try:
+            results = await self._inner.publish(batch)
+        finally:
+            tap.in_flight -= len(batch)
+        tap.published += zip(batch, results, strict=True)
+        return results
+
+    async def subscribe(self, source: Source) -> Subscription:
+        """Pass it on."""
+        return await self._inner.subscribe(source)
+
+    async def wait_handled(self, subject: Subject, sequence: str) -> None:
+        """Pass it on."""
+        await self._inner.wait_handled(subject, sequence)
+
+    async def remove(self, namespace: str) -> None:
+        """Pass it on."""
+        await self._inner.remove(namespace)
+
+    async def health(self) -> Health:
+        """Pass it on."""
+        return await self._inner.health()
+
+    async def close(self) -> None:
+        """Pass it on."""
+        await self._inner.close()
