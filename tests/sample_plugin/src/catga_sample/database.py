@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from catga.errors import ConnectionLost
-from catga_sample.queues import SCHEMA
+from catga_sample.queues import make
 
 T = TypeVar("T")
-_MARK = 0x43415447  # "CATG", where SQLite keeps the number of the program that owns a file
 
 
 class InDoubt(ConnectionLost):
@@ -59,35 +58,28 @@ class Database:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
         except sqlite3.Error as error:
-            raise ConnectionLost(
-                f"{self.path} cannot be used: {error}; file and folder must be writable, on a "
-                "local disk with room, and no program may keep the file locked"
-            ) from error
+            advice = "it must be writable, on a local disk with room, and not locked for long"
+            raise ConnectionLost(f"{self.path} cannot be used: {error}; {advice}") from error
 
     def _open(self, fsync: bool, patience: float) -> None:
         db = sqlite3.connect(self.path, patience, isolation_level=None)
         self._db = self._stack.enter_context(contextlib.closing(db))
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
-        ((mark,),) = db.execute("PRAGMA application_id")
-        if tables and mark != _MARK:
-            raise ConnectionLost(f"{self.path} is the database of another program")
-        db.executescript(f"BEGIN IMMEDIATE; PRAGMA application_id = {_MARK}; {SCHEMA} COMMIT")
+        self._transact(make)
         with contextlib.suppress(sqlite3.OperationalError):  # another process is doing just that
             db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         db.execute("PRAGMA foreign_keys = ON")
 
     def _transact(self, work: Callable[..., T], *args: Any) -> T:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")  # who begins by reading can be refused when it comes to write
+        done = False
         try:
-            result = work(db, *args)
-        except BaseException:
-            db.rollback()
+            self._db.execute("BEGIN IMMEDIATE")  # who only reads at first can be refused later
+            result = work(self._db, *args)
+            done = True
+            self._db.commit()
+            return result
+        except BaseException as error:
+            self._db.rollback()
+            if done:
+                raise InDoubt(f"{self.path}: the commit failed: {error}") from error
             raise
-        try:
-            db.commit()
-        except sqlite3.Error as error:
-            db.rollback()
-            raise InDoubt(f"{self.path}: the commit failed: {error}") from error
-        return result

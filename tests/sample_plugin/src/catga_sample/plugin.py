@@ -32,8 +32,7 @@ class SampleSettings:
 def _build(address: Address, settings: SampleSettings, explicit: frozenset[str]) -> Transport:
     from catga_sample.transport import SampleTransport  # noqa: PLC0415 - only when it is used
 
-    del explicit  # the file has no settings of its own that these could disagree with
-    return SampleTransport(address, settings)
+    return SampleTransport(address, settings)  # the file has no settings to disagree with these
 
 
 @hookimpl

@@ -35,22 +35,15 @@ class SampleTransport(spi.Transport, spi.InboxStore):
         self.database = Database(Path("/", address.path))
         self.readers: set[SampleSubscription] = set()
         self.runtime: spi.Runtime
-        self._window = 600.0
-        self.ttl = 86_400.0
+        self._window, self.ttl = 600.0, 86_400.0
 
     def now(self) -> float:
         """Wall-clock seconds: the only time that means the same in every process, and later."""
         return self.runtime.clock.now().timestamp()
 
-    def ring(self) -> None:
-        """Let the readers of this bus look at once; all others look by themselves."""
-        for reader in self.readers:
-            reader.bell.set()
-
     @property
     def capabilities(self) -> spi.Capabilities:
-        reason = "left out to keep the sample short: `work` knows it"
-        return spi.Capabilities(CAPABILITIES, {spi.Capability.HANDLED: reason})
+        return spi.Capabilities(CAPABILITIES, {spi.Capability.HANDLED: "left out: it is a sample"})
 
     @property
     def max_payload_bytes(self) -> int:
@@ -67,41 +60,37 @@ class SampleTransport(spi.Transport, spi.InboxStore):
 
     async def _keep_house(self) -> None:
         while True:
-            ask = (self.runtime.instance, self.now() + _ALIVE, self.now())
+            now = self.now()
             try:
-                await self.database.write(queues.keep_house, *ask)
+                await self.database.write(
+                    queues.keep_house, self.runtime.instance, now + _ALIVE, now
+                )
             except errors.ConnectionLost as error:
-                self._tell(spi.EventKind.TROUBLE, str(error))
+                self.runtime.emit(spi.TransportEvent(spi.EventKind.TROUBLE, str(error)))
             await self.runtime.clock.sleep(_ALIVE / 3)
-
-    def _tell(self, kind: spi.EventKind, detail: str) -> None:
-        self.runtime.emit(spi.TransportEvent(kind, detail))
 
     async def prepare(self, topology: spi.Topology, mode: spi.Mode) -> None:
         self._window, self.ttl = topology.dedupe_window, topology.completion_ttl
-
-        def declare(db: Connection) -> None:
-            for source in topology.sources:
-                if source.ephemeral:
-                    continue  # its queue comes and goes with its subscription
-                if mode is spi.Mode.VERIFY and queues.find_group(db, source) is None:
-                    words = f"{self.database.path} has no group {source.group!r} of {source.type}"
-                    raise errors.ConfigurationError(f"{words}: start it once with create=true")
-                queues.declare_group(db, source)
-
-        await self.database.write(declare)
+        look = queues.declare_group if mode is spi.Mode.CREATE else queues.find_group
+        for source in topology.sources:
+            # An ephemeral group comes and goes with its subscription.
+            if not source.ephemeral and await self.database.write(look, source) is None:
+                words = f"{self.database.path} has no group {source.group!r} of {source.type}"
+                raise errors.ConfigurationError(f"{words}: start it once with create=true")
 
     async def publish(self, batch: Sequence[spi.Outgoing]) -> list[spi.PublishResult]:
-        def one(db: Connection, out: spi.Outgoing, now: float) -> tuple[spi.PublishResult, int]:
-            size, limit = len(out.body), self.settings.max_payload_bytes
-            if size > limit:
-                return spi.Rejected(errors.PayloadTooLarge(size, limit)), 0
+        missed: list[int] = []
+
+        def one(db: Connection, out: spi.Outgoing, now: float) -> spi.PublishResult:
+            if len(out.body) > self.max_payload_bytes:
+                return spi.Rejected(errors.PayloadTooLarge(len(out.body), self.max_payload_bytes))
             if out.subject.durable:
-                return queues.store(db, out, now, self._window), 0
-            taken, missed = queues.hand_over(db, out, now, self.settings.live_buffer)
+                return queues.store(db, out, now, self._window)
+            taken, dropped = queues.hand_over(db, out, now, self.settings.live_buffer)
+            missed.append(dropped)
             if out.reply_to is not None and not taken:
-                return spi.Rejected(errors.NoResponders(f"nobody listens on {out.subject}")), missed
-            return spi.Receipt(out.message_id), missed
+                return spi.Rejected(errors.NoResponders(f"nobody listens on {out.subject}"))
+            return spi.Receipt(out.message_id)
 
         try:
             results = await self.each(batch, one)
@@ -109,22 +98,25 @@ class SampleTransport(spi.Transport, spi.InboxStore):
             return [spi.Unknown(error)] * len(batch)
         except errors.ConnectionLost as error:
             return [spi.Rejected(error, transient=True)] * len(batch)
-        if missed := sum(missed for _, missed in results):
-            self._tell(spi.EventKind.SLOW_CONSUMER, f"{missed} QoS 0 messages found no room")
-        self.ring()
-        return [result for result, _ in results]
+        if any(missed):
+            detail = f"{sum(missed)} QoS 0 messages found no room"
+            self.runtime.emit(spi.TransportEvent(spi.EventKind.SLOW_CONSUMER, detail))
+        return results
 
     async def each(self, batch: Sequence[E], one: One[E, T]) -> list[T]:
         """Do the same for each of a batch, now, in one transaction."""
         now = self.now()
-        return await self.database.write(lambda db: [one(db, each, now) for each in batch])
+        results = await self.database.write(lambda db: [one(db, each, now) for each in batch])
+        for reader in self.readers:  # those of other buses look by themselves, soon
+            reader.ring()
+        return results
 
     async def subscribe(self, source: spi.Source) -> spi.Subscription:
         if source.durable and not source.ephemeral:
             queue = await self.database.write(queues.declare_group, source)
         else:
-            mortal = (self.runtime.instance, self.now() + _ALIVE)
-            queue = await self.database.write(queues.add_queue, source, *mortal)
+            ask = (source, self.runtime.instance, self.now() + _ALIVE)
+            queue = await self.database.write(queues.add_queue, *ask)
         reader = SampleSubscription(self, source, queue)
         self.readers.add(reader)
         return reader
@@ -142,12 +134,15 @@ class SampleTransport(spi.Transport, spi.InboxStore):
         except errors.ConnectionLost as error:
             return [spi.Unknown(error)] * len(batch)
 
+    async def remove(self, namespace: str) -> None:
+        await self.database.write(queues.remove, namespace)
+
     async def health(self) -> spi.Health:
         try:
-            await self.database.write(lambda _: None)
-        except errors.ConnectionLost as error:
+            await self.database.write(lambda _: self.database.path.stat())
+        except (errors.ConnectionLost, OSError) as error:
             return spi.Health(ok=False, detail=str(error))
-        return spi.Health(ok=self.database.path.exists(), detail="")
+        return spi.Health(ok=True)
 
     async def close(self) -> None:
         for reader in tuple(self.readers):
@@ -159,10 +154,15 @@ class SampleSubscription(spi.Subscription):
     """Reads one queue: a group's, or a listener's, whose messages are forgotten when taken."""
 
     def __init__(self, transport: SampleTransport, source: spi.Source, queue: int) -> None:
-        self.bell = asyncio.Event()
         self._transport, self._source, self._queue = transport, source, queue
         self._owner = secrets.token_hex(8)
-        self._drained = self._closed = False
+        self._bell: spi.Mailbox[None] = spi.Mailbox(transport.runtime.clock)
+        self._closed = False
+
+    def ring(self) -> None:
+        """Look again, now."""
+        if not len(self._bell):
+            self._bell.put(None)
 
     @property
     def lease(self) -> float:
@@ -173,34 +173,27 @@ class SampleSubscription(spi.Subscription):
         interval = self._transport.settings.poll_interval.total_seconds()
         until = clock.monotonic() + max_wait
         while True:
-            self.bell.clear()  # before looking: what comes meanwhile rings again
             found = await self._take(limit)
             left = until - clock.monotonic()
-            if found or self._drained or left <= 0:
+            if found or self._bell.closed or left <= 0:
                 return found
-            timer = clock.call_later(min(left, interval), self.bell.set)
-            try:
-                await self.bell.wait()
-            finally:
-                timer.cancel()
+            await self._bell.receive(1, min(left, interval))  # at once if it rang meanwhile
 
     async def _take(self, limit: int) -> list[spi.Delivery]:
         database, source = self._transport.database, self._source
-        if self._closed or (self._drained and source.durable):
+        if self._closed or (self._bell.closed and source.durable):
             await asyncio.sleep(0)  # who asks again and again must not stop the loop
             return []
         # Both clocks are read before the file is asked: a lease may seem too short, never too long.
         until, now = self._transport.runtime.clock.monotonic() + self.lease, self._transport.now()
         due = await database.read(queues.is_due, self._queue, now)
-        if due is None:
-            words = "was removed, or given up while this process stood still"
-            raise errors.SubscriptionClosed(f"the queue of {source.type} {words}")
+        if due is None:  # removed, or given up while this process stood still
+            raise errors.SubscriptionClosed(f"{database.path} has no queue of {source.type} for us")
         ask = (self._queue, self._owner, source, limit, now)
         deliveries = []
         for sequence, attempt, text, body in await database.write(queues.take, *ask) if due else ():
-            name = str(sequence) if source.durable else ""
+            name, subject = str(sequence) if source.durable else "", spi.parse_subject(text)
             token = (self._queue, sequence, self._owner, attempt)
-            subject = spi.parse_subject(text)
             deliveries.append(spi.Delivery(subject, body, attempt, name, until, token))
         return deliveries
 
@@ -231,16 +224,13 @@ class SampleSubscription(spi.Subscription):
     async def _change(self, batch: Sequence[E], one: One[E, spi.SettleResult]) -> Results:
         if not self._source.durable:
             return [spi.Done()] * len(batch)
-        results = await self._transport.settle(batch, one)
-        self._transport.ring()  # there may be room again, or work for another
-        return results
+        return await self._transport.settle(batch, one)
 
     async def drain(self) -> None:
-        if not self._drained and (self._source.ephemeral or not self._source.durable):
+        if not self._bell.closed and (self._source.ephemeral or not self._source.durable):
             with contextlib.suppress(errors.ConnectionLost):  # then it ends a little later
                 await self._transport.database.write(queues.let_go, self._queue)
-        self._drained = True
-        self.bell.set()
+        self._bell.close()
 
     async def close(self) -> None:
         self._closed = True
