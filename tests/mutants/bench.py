@@ -22,7 +22,7 @@ from catga_nats.testing import NatsServer
 from catga_redis.testing import RedisServer
 from mutants.mutation import Base, Mutant
 
-__all__ = ["LAWS", "Outcome", "Trial", "harness_of", "try_out"]
+__all__ = ["LAWS", "Hangs", "Outcome", "Trial", "bounded", "harness_of", "try_out"]
 
 _SECONDS = {False: 20.0, True: 60.0}
 """How long one law may take in memory, and on a real server."""
@@ -82,24 +82,27 @@ def harness_of(base: Base) -> Iterator[Callable[[], Harness]]:
         yield lambda: Harness(url=server.url, time_scale=0.25, restart=restart, full=full)
 
 
-class _Hangs(KeyboardInterrupt):
+class Hangs(KeyboardInterrupt):
     """A law takes too long. Not an `Exception`: tasks keep those for themselves."""
 
 
 @contextmanager
-def _bounded(seconds: float) -> Iterator[None]:
-    """Interrupt what does not end, a loop that never lets go included."""
+def bounded(seconds: float) -> Iterator[None]:
+    """Interrupt what does not end, a loop that never lets go included; log nothing meanwhile."""
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise _Hangs
+        raise Hangs
 
     before = signal.signal(signal.SIGALRM, ring)
+    quiet = logging.root.manager.disable
+    logging.disable()  # what goes wrong is the point
     signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+        logging.disable(quiet)
 
 
 def try_out(
@@ -108,21 +111,18 @@ def try_out(
     """Run one law, on `mutant` or on what is right."""
     harness, began = make(), time.monotonic()
     outcome, words = Outcome.KEPT, ""
-    logging.disable()  # what goes wrong is the point
     try:
         with (
             mutant.applied() if mutant is not None else nullcontext(),
-            _bounded(_SECONDS[not harness.manual_clock]),
+            bounded(_SECONDS[not harness.manual_clock]),
         ):
             test(harness)
-    except _Hangs:
+    except Hangs:
         outcome, words = Outcome.BROKEN, "it hangs"
     except (TypeError, NameError, AttributeError) as error:
         outcome, words = Outcome.STILLBORN, _words(error)
     except Exception as error:
         outcome, words = Outcome.BROKEN, _words(error)
-    finally:
-        logging.disable(logging.NOTSET)
     if name in harness.not_shown:
         outcome, words = Outcome.NOT_SHOWN, harness.not_shown[name]
     return Trial(name, outcome, words, time.monotonic() - began)

@@ -86,7 +86,7 @@ def never_claims_a_dead_members_entries(real: Any) -> Any:
     return _changed(real, b"for _ = 1, 10 do", b"for _ = 1, 0 do")
 
 
-@mutant(Base.REDIS, groups, "FORGET", law="test_a_delayed_nack_outlives_its_member")
+@mutant(Base.REDIS, groups, "FORGET", law="test_close_with_unsettled_deliveries_loses_none")
 def deletes_a_consumer_with_pending_entries(real: Any) -> Any:
     """A member that leaves is removed with all that it, or nobody, still holds."""
     return _changed(real, b"c.pending == 0 and", b"")

@@ -14,8 +14,9 @@ import mutants.nats
 import mutants.redis  # noqa: F401 - each declares its own
 from mutants.bench import LAWS, Outcome, Trial, harness_of, try_out
 from mutants.mutation import MUTANTS, Base, Mutant
+from mutants.search import MOST_STEPS, search
 
-__all__ = ["Row", "kill_table", "show"]
+__all__ = ["MUTANTS", "Row", "kill_table", "show"]
 
 _SAMPLE = (
     "test_a_handler_that_raises_gets_it_again_as_the_next_attempt",
@@ -35,6 +36,8 @@ class Row:
     trials: tuple[Trial, ...]
     sound: frozenset[str]
     """The laws that what is right keeps: only those can kill."""
+    program: Trial | None
+    """What random programs made of it, in memory."""
 
     @property
     def killers(self) -> list[Trial]:
@@ -55,7 +58,14 @@ class Row:
             return f"the law named for it: {named[0].outcome} {named[0].words}".rstrip()
         if self.mutant.law not in self.sound:
             return "the law named for it is broken by what is right as well"
+        if self.steps > MOST_STEPS:
+            return f"the shortest program that shows it has {self.steps} steps"
         return ""
+
+    @property
+    def steps(self) -> int:
+        """The length of the shortest program that kills it; 0 when none was found."""
+        return 0 if self.program is None else self.program.steps or 0
 
 
 def _laws_for(base: Base) -> list[str]:
@@ -73,18 +83,27 @@ def _try_all(base: Base, mutant: Mutant | None) -> tuple[Trial, ...]:
         return tuple(try_out(name, LAWS[name], make, mutant) for name in names)
 
 
-def _job(base: Base, number: int | None) -> tuple[Trial, ...]:
+def _examine_right(base: Base) -> tuple[Trial, ...]:
+    return _try_all(base, None)
+
+
+def _examine(number: int) -> tuple[tuple[Trial, ...], Trial | None]:
     """Run in a process of its own: mutants are known there by their number."""
-    return _try_all(base, None if number is None else MUTANTS[number])
+    mutant = MUTANTS[number]
+    trials = _try_all(mutant.base, mutant)
+    if mutant.base.broker:
+        return trials, None
+    with harness_of(mutant.base) as make:
+        return trials, search(make, mutant)
 
 
 def kill_table(wanted: Sequence[Mutant]) -> Iterator[Row | tuple[Base, tuple[Trial, ...]]]:
     """Try everything out; yield what is right first, base by base, then the mutants."""
     bases = sorted({mutant.base for mutant in wanted})
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        right = {base: pool.submit(_job, base, None) for base in bases}
+        right = {base: pool.submit(_examine_right, base) for base in bases}
         wrong = [
-            (mutant, pool.submit(_job, mutant.base, MUTANTS.index(mutant)))
+            (mutant, pool.submit(_examine, MUTANTS.index(mutant)))
             for mutant in sorted(wanted, key=lambda each: not each.base.broker)
         ]
         sound: Mapping[Base, frozenset[str]] = {
@@ -94,19 +113,22 @@ def kill_table(wanted: Sequence[Mutant]) -> Iterator[Row | tuple[Base, tuple[Tri
         for base, future in right.items():
             yield base, future.result()
         for mutant, tried in wrong:
-            yield Row(mutant, tried.result(), sound[mutant.base])
+            trials, program = tried.result()
+            yield Row(mutant, trials, sound[mutant.base], program)
 
 
 def show(rows: Sequence[Row], *, everything: bool) -> Iterator[str]:
     """Yield the lines of the table."""
     width = max(len(row.mutant.name) for row in rows)
-    yield f"{'mutant':{width}}  base    laws broken  killed by"
+    yield f"{'mutant':{width}}  base    laws      program  killed by"
     for row in rows:
         shown = sum(trial.outcome is not Outcome.NOT_SHOWN for trial in row.trials)
         count = f"{len(row.killers)} of {shown}"
+        steps = "-" if row.program is None else f"{row.steps or 'none'}"
         killer = f"SURVIVES: {row.survives}" if row.survives else row.mutant.law
-        yield f"{row.mutant.name:{width}}  {row.mutant.base:6}  {count:11}  {killer}"
+        yield f"{row.mutant.name:{width}}  {row.mutant.base:6}  {count:8}  {steps:7}  {killer}"
         if everything:
-            yield f"{'':{width}}    {row.mutant.wrong}"
-            for trial in row.killers:
-                yield f"{'':{width}}    {trial.law} ({trial.seconds:.1f} s): {trial.words}"
+            yield f"    {row.mutant.wrong}"
+            for trial in (*row.killers, *((row.program,) if row.steps else ())):
+                yield f"    {trial.law} ({trial.seconds:.1f} s): {trial.words}"
+    yield "laws: broken of those tried out; program: steps of the shortest random one that kills"
