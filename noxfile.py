@@ -183,4 +183,5 @@ def sample_plugin(session: nox.Session) -> None:
     wheels = _wheels(session, ("catga-core", "tests/sample_plugin"))
     session.install("--find-links", str(wheels), "--reinstall", "catga-core", "catga-sqlite-sample")
     session.install(*_group("test"))
-    session.run("python", "-m", "pytest", "tests/sample_plugin/check_sample.py")
+    checks = (str(path) for path in sorted(Path("tests/sample_plugin").glob("check_*.py")))
+    session.run("python", "-m", "pytest", *checks)
