@@ -113,6 +113,9 @@ class Consumer:
                 await self._admit(feed, deliveries)
             elif feed.draining:
                 return
+            else:
+                # A subscription closed under us answers at once: others must run all the same.
+                await asyncio.sleep(0)
 
     async def _reopen(self, feed: Feed, reason: Exception) -> None:
         self._trouble(f"the subscription ended ({reason}); opening it again")
