@@ -274,8 +274,6 @@ class Member(Instrument):
 
     def settled(self, context: Any, outcome: str) -> None:
         """Note what became of a delivery, of a handler's run or of a copy that needed none."""
-        if self._crashed:
-            return
         now = self._stage.clock.monotonic()
         qos = _QUALITIES[parse_subject(context.subject).type]
         self._history.settled.append(Settled(self.group, context.message_id, qos, outcome, now))
