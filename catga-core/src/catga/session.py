@@ -230,6 +230,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        for consumer in self.consumers:
+            consumer.leave()
         await self.publisher.flush(_LAST_WORDS)
         for step in (self.requester.close, self.plan.transport.close, self.tasks.close):
             with contextlib.suppress(CatgaError):

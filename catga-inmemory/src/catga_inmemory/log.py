@@ -40,7 +40,14 @@ class Flight:
     entry: Entry
     attempt: int
     lease_until: float
+    holder: set[Flight]
+    """What the member has in hand; it takes room in its window until settled or taken over."""
     live: bool = True
+
+    def end(self) -> None:
+        """It is nobody's any more."""
+        self.live = False
+        self.holder.discard(self)
 
 
 class Group:
@@ -69,16 +76,17 @@ class Group:
             if member.wake():
                 return
 
-    def take(self, limit: int) -> list[Flight]:
-        """Hand out up to `limit` entries, each under a fresh lease."""
+    def take(self, limit: int, holder: set[Flight]) -> list[Flight]:
+        """Hand out up to `limit` entries, each under a fresh lease, into what `holder` has."""
         until = self._clock.monotonic() + self.lease
         flights: list[Flight] = []
         ready = self.ready
         while ready and len(flights) < limit:
             entry, attempt = ready.popleft()
-            flight = Flight(entry, attempt, until)
+            flight = Flight(entry, attempt, until, holder)
             flights.append(flight)
             self._leases.append((until, flight))
+        holder.update(flights)
         if flights and self._timer is None:
             self._watch()
         return flights
@@ -131,7 +139,7 @@ class Group:
     def _land(self, flight: Flight) -> bool:
         held = self._held(flight)
         if held:
-            flight.live = False
+            flight.end()
         return held
 
     def _watch(self) -> None:
@@ -146,7 +154,7 @@ class Group:
                 return
             leases.popleft()
             if flight.live and until == flight.lease_until:
-                flight.live = False
+                flight.end()
                 self.push(flight.entry, flight.attempt + 1)
 
 
@@ -154,7 +162,7 @@ class GroupMember:
     """The part of a subscription a group needs to know."""
 
     def wake(self) -> bool:
-        """Say that there is something to take; True when it was waiting for that."""
+        """Say that there is something to take; True when it was waiting for that, with room."""
         raise NotImplementedError
 
 

@@ -89,10 +89,15 @@ class LogSubscription(Subscription, GroupMember):
         """The lease of the group, set by whoever declared it first."""
         return self._group.lease
 
+    @property
+    def _room(self) -> int:
+        return self._source.window - len(self._in_flight)
+
     def wake(self) -> bool:
-        """Wake the reader, when there is one waiting."""
-        waiting = self._waiter is not None
-        self._wake()
+        """Wake the reader, when there is one waiting and its window is not full."""
+        waiting = self._waiter is not None and self._room > 0
+        if waiting:
+            self._wake()
         return waiting
 
     def _wake(self) -> None:
@@ -102,7 +107,8 @@ class LogSubscription(Subscription, GroupMember):
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
         """Take what is ready, waiting for it when there is nothing."""
-        if not self._group.ready and not self._draining and max_wait > 0:
+        ready = self._group.ready and self._room > 0
+        if not ready and not self._draining and max_wait > 0:
             self._waiter = asyncio.get_running_loop().create_future()
             timer = self._broker.clock.call_later(max_wait, self._wake)
             try:
@@ -112,9 +118,7 @@ class LogSubscription(Subscription, GroupMember):
                 self._waiter = None
         if self._draining:
             return []
-        room = min(limit, self._source.window - len(self._in_flight))
-        flights = self._group.take(room)
-        self._in_flight.update(flights)
+        flights = self._group.take(min(limit, self._room), self._in_flight)
         return [
             Delivery(
                 flight.entry.subject,
@@ -129,11 +133,17 @@ class LogSubscription(Subscription, GroupMember):
 
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
         """Finish or give back each."""
-        return [self._settle_one(entry) for entry in batch]
+        results = [self._settle_one(entry) for entry in batch]
+        self._look_again()
+        return results
+
+    def _look_again(self) -> None:
+        """Wake the reader when it waits for room, and there is some now."""
+        if self._group.ready:
+            self.wake()
 
     def _settle_one(self, entry: Settle) -> SettleResult:
         flight: Flight = entry.delivery.token
-        self._in_flight.discard(flight)
         if isinstance(entry.outcome, Nack):
             done = self._group.give_back(flight, entry.outcome.delay)
         else:
@@ -158,6 +168,7 @@ class LogSubscription(Subscription, GroupMember):
             if isinstance(done, Done) and self._inbox is not None:
                 self._inbox.note(completion)
             results.append(done)
+        self._look_again()
         return results
 
     async def drain(self) -> None:

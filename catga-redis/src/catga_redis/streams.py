@@ -92,7 +92,8 @@ class LogSubscription(Subscription):
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
         """Return what the group's reader brought."""
-        found = await self._mailbox.receive(limit, max_wait)
+        taken = await self._mailbox.receive(limit, max_wait)
+        found = [delivery for delivery in taken if delivery in self._held]
         if self._failure and not found:
             raise SubscriptionClosed(self._failure)
         if found and not len(self._mailbox):
@@ -123,6 +124,7 @@ class LogSubscription(Subscription):
         """Take over what is due or was left by others, and note when to look again."""
         interval = self._session.settings.reclaim_interval.total_seconds()
         self.next_reclaim = self._clock.monotonic() + interval * self._reader.jitter()
+        self._forget_expired()
         self._starved = self.room <= 0
         if self._starved or self.draining:
             return
@@ -136,6 +138,14 @@ class LogSubscription(Subscription):
                 self.unseen = True  # the reply may be what was lost
             elif isinstance(outcome, BaseException) and not isinstance(outcome, REPLY_ERRORS):
                 raise outcome
+
+    def _forget_expired(self) -> None:
+        """What its receiver let expire is somebody else's, and takes no room here any more."""
+        now = self._clock.monotonic()
+        expired = [delivery for delivery in self._held if delivery.lease_until <= now]
+        if expired:
+            self._held.difference_update(expired)
+            self._reader.poke()
 
     async def _reclaim_stream(self, place: _Place, limit: int) -> None:
         stream = place.stream

@@ -229,6 +229,11 @@ class Consumer:
 
     # ---- the end
 
+    def leave(self) -> None:
+        """Read no further: a closed subscription answers at once, and would be asked for ever."""
+        for feed in self._feeds:
+            feed.leave()
+
     async def drain(self, timeout: float) -> Drained:
         """Finish what is in hand within `timeout` seconds, give back the rest, settle it all."""
         before = self.counts["handled"] + self.counts["failed"]

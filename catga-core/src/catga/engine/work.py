@@ -106,10 +106,14 @@ class Feed:
             await self._room.wait()
         return max(free, 1)
 
-    async def stop(self) -> None:
-        """Take nothing more in hand."""
+    def leave(self) -> None:
+        """Take nothing more in hand; a reader that is woken ends."""
         self.draining = True
         self._room.set()
+
+    async def stop(self) -> None:
+        """Take nothing more in hand, and give back what was not handed out."""
+        self.leave()
         await self.subscription.drain()
 
     def release(self, work: Work) -> None:

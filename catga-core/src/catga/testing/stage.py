@@ -104,9 +104,11 @@ class Stage:
     async def wait(self, work: Coroutine[Any, Any, T], seconds: float = 20.0) -> T:
         """Return what `work` returns, while time goes on; `AssertionError` after `seconds`."""
         task = self.tasks.spawn(work, "a step of the law")
-        if not isinstance(self.clock, ManualClock):
+        if isinstance(self.clock, ManualClock):
+            await self.until(task.done, seconds)
+        else:
             await asyncio.wait([task], timeout=seconds)
-        await self.until(task.done, seconds)
+        assert task.done(), "it took too long"
         return task.result()
 
     # ---- parts
