@@ -8,8 +8,9 @@ from contextvars import ContextVar
 
 import pytest
 
-from catga import Context, Message
-from catga.spi import Kind, Outgoing, QualityOfService, Subject
+from catga import CapabilityError, Context, Message
+from catga.spi import Capabilities, Capability, Kind, Outgoing, QualityOfService, Subject
+from catga_inmemory.transport import MemoryTransport
 from core.engine_kit import Fast, Once, Order, Probe, broker_of, dead_letters, eventually, run
 
 
@@ -401,6 +402,53 @@ def test_groups_are_independent_members_share_and_broadcast_listeners_all_get_it
             await eventually(lambda: len(seen) == 8)
             await probe.pass_time(60)
         assert sorted(seen) == ["audit"] * 2 + ["listener"] * 4 + ["member"] * 2
+
+    run(law)
+
+
+def test_two_listeners_of_one_type_in_one_bus_both_get_everything() -> None:
+    async def law(probe: Probe) -> None:
+        seen: list[str] = []
+        bus = probe.bus()
+        for name in "ab":
+
+            @bus.handle(Order, broadcast=True)
+            async def listen(order: Order, context: Context, name: str = name) -> None:
+                seen.append(f"{name}{order.number}")
+
+        async with bus:
+            for number in range(3):
+                await bus.publish(Order(number))
+            await eventually(lambda: len(seen) == 6)
+        assert sorted(seen) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+    run(law)
+
+
+def test_a_transport_that_only_stores_serves_handlers_of_stored_types(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stores = Capabilities(frozenset({Capability.AT_LEAST_ONCE, Capability.EXACTLY_ONCE}))
+    monkeypatch.setattr(MemoryTransport, "capabilities", stores)
+
+    async def law(probe: Probe) -> None:
+        seen: list[int] = []
+        bus = probe.bus()
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            seen.append(order.number)
+
+        async with bus:
+            await bus.publish(Order(1))
+            await eventually(lambda: seen == [1])
+            with pytest.raises(CapabilityError, match="at-most-once"):
+                await bus.publish(Order(2), qos=QualityOfService.AT_MOST_ONCE)
+
+        live = probe.bus()
+        live.handle(Fast)(handle)
+        with pytest.raises(CapabilityError, match="at-most-once"):
+            await live.__aenter__()
 
     run(law)
 

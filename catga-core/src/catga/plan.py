@@ -10,6 +10,7 @@ from catga.codecs import TypeRegistry, WireType
 from catga.engine.handling import Handler, check_handlers
 from catga.errors import CapabilityError
 from catga.ground.clock import Clock
+from catga.ground.ids import new_instance
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.qos import QualityOfService
 from catga.policy import broken_horizons
@@ -46,15 +47,18 @@ class Plan:
         handled = (handler.qos for handler in self.handlers)
         return max((*published, *handled), default=QualityOfService.AT_MOST_ONCE)
 
-    def sources(self, handler: Handler, instance: str) -> tuple[Source, ...]:
-        """Return what a handler subscribes to: what is live and, from QoS 1, what is stored."""
+    def sources(self, handler: Handler) -> tuple[Source, ...]:
+        """Return what a handler subscribes to: what is live and, from QoS 1, what is stored.
+
+        On a transport that only stores there is nothing live to listen to.
+        """
         settings = self.settings
         live = Source(self.namespace, handler.wire.name, handler.group)
         if handler.qos is QualityOfService.AT_MOST_ONCE:
             return (live,)
         log = attrs.evolve(
             live,
-            group=handler.group or instance,
+            group=handler.group or new_instance(),
             durable=True,
             ephemeral=not handler.group,
             start=handler.start,
@@ -62,7 +66,8 @@ class Plan:
             lease=settings.lease.total_seconds(),
             attempts=settings.attempts,
         )
-        return (live, log)
+        has_live = Capability.AT_MOST_ONCE in self.transport.capabilities
+        return (live, log) if has_live else (log,)
 
     def check_promises(self) -> None:
         """Raise `CapabilityError` for what the connected server or the settings cannot keep."""
@@ -74,7 +79,7 @@ class Plan:
         for handler in self.handlers:
             who = f"the handler {handler.name} of {handler.wire.name}"
             capabilities.require(QOS_CAPABILITY[handler.qos], who)
-            if handler.group:
+            if handler.group and Capability.AT_MOST_ONCE in capabilities:
                 capabilities.require(Capability.LIVE_GROUPS, who)
         for wire in self.publishes:
             capabilities.require(QOS_CAPABILITY[self.qos_of(wire)], f"publishing {wire.name}")

@@ -97,7 +97,7 @@ class Session:
             )
         )
         plan.check_promises()
-        sources = {handler: plan.sources(handler, self.instance) for handler in plan.handlers}
+        sources = {handler: plan.sources(handler) for handler in plan.handlers}
         durable = [source for group in sources.values() for source in group if source.durable]
         published = {wire.name: plan.qos_of(wire) for wire in plan.publishes}
         if plan.highest() > _LOWEST:

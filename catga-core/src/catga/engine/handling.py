@@ -29,12 +29,12 @@ Invoke = Callable[[Any, Context], Coroutine[Any, Any, Any]]
 OnPublish = Callable[[Any, dict[str, str]], Awaitable[None]]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Handler:
-    """One handler of one type in one group."""
+    """One handler of one type in one group. Two may look alike: each is itself."""
 
     wire: WireType
-    function: Callable[..., Coroutine[Any, Any, Any]] = attrs.field(eq=False)
+    function: Callable[..., Coroutine[Any, Any, Any]]
     wants_context: bool
     group: str
     """Empty for a broadcast listener."""

@@ -47,7 +47,7 @@ class Address:
             (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
             for host, port in self.hosts
         )
-        return f"{self.scheme}://{hosts}" + (f"/{self.path}" if self.path and hosts else self.path)
+        return f"{self.scheme}://{hosts}" + (f"/{self.path}" if self.path else "")
 
     def __str__(self) -> str:
         return self.shown
