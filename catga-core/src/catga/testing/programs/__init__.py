@@ -1,4 +1,39 @@
 """Whole programs against a transport: drawn or written as values, executed, judged by laws.
 
-Needs Hypothesis (`catga-core[testing]`).
+Needs Hypothesis and pytest (`catga-core[testing]`). A plugin's author derives one class from
+`ProgramContract`; what a run found is kept as a test of its own with `keep_the_laws`.
 """
+
+from catga.testing.programs.contract import ProgramContract
+from catga.testing.programs.play import keep_the_laws
+from catga.testing.programs.steps import (
+    Again,
+    Crash,
+    Cut,
+    CutAtWrite,
+    Drain,
+    Join,
+    Pass,
+    Program,
+    Publish,
+    Restart,
+    Settle,
+    Together,
+)
+
+__all__ = [
+    "Again",
+    "Crash",
+    "Cut",
+    "CutAtWrite",
+    "Drain",
+    "Join",
+    "Pass",
+    "Program",
+    "ProgramContract",
+    "Publish",
+    "Restart",
+    "Settle",
+    "Together",
+    "keep_the_laws",
+]

@@ -134,8 +134,9 @@ class _Execution:
         for step in self._program.steps:
             await self._do(step)
         await self._come_to_rest()
-        for member in self._members:
-            await self._stage.wait(member.drain() if member.present else member.gone())
+        await self._stage.wait(
+            _all(each.drain() if each.present else each.gone() for each in self._members)
+        )
         await self._audit()
 
     async def close(self) -> None:
@@ -290,7 +291,7 @@ class _Execution:
         for proxy in self._proxies():
             proxy.heal()
         patience = self._stage.scaled(_PATIENCE)
-        if self._program.needs:
+        if self._program.faults:
             patience = max(patience, _RECOVERY)
         end = self._clock.monotonic() + 10 * patience
         while self._clock.monotonic() < end:

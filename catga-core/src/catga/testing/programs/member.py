@@ -189,7 +189,8 @@ class Member(Instrument):
         if self._proxy is not None:
             self._proxy.refuse()
             self._proxy.cut()
-        self._vanishing = self._stage.tasks.spawn(self._vanish(), f"crash {self.number}")
+        else:  # in this process only the transport itself can let go
+            self._vanishing = self._stage.tasks.spawn(self._vanish(), f"crash {self.number}")
 
     async def _vanish(self) -> None:
         await self.bus.transport.close()
@@ -197,8 +198,8 @@ class Member(Instrument):
 
     async def gone(self) -> None:
         """Return once a crash has left nothing behind."""
-        if self._vanishing is not None:
-            await self._vanishing
+        if self._crashed:
+            await (self._vanish() if self._vanishing is None else self._vanishing)
 
     @property
     def busy(self) -> bool:

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias, get_args
 
 import attrs
 
+from catga.model.capability import QOS_CAPABILITY, Capability
+from catga.model.qos import QualityOfService
 from catga.testing.harness import Ability
 
 __all__ = [
@@ -176,8 +178,14 @@ class Program(_Shown):
         return frozenset(publish.qos for publish in publishes(self.steps))
 
     @property
-    def needs(self) -> frozenset[Ability]:
-        """What a harness must be able to do."""
+    def needs(self) -> frozenset[Capability | Ability]:
+        """What a transport and its harness must be able to do."""
+        qualities = (QOS_CAPABILITY[QualityOfService(qos)] for qos in self.qualities)
+        return frozenset({Capability.LIVE_GROUPS, *qualities, *self.faults})
+
+    @property
+    def faults(self) -> frozenset[Ability]:
+        """What it does to the broker and to connections."""
         needed = {Restart: Ability.RESTART, Cut: Ability.CUT, CutAtWrite: Ability.CUT}
         return frozenset(needed[type(step)] for step in self.steps if type(step) in needed)
 
