@@ -69,7 +69,12 @@ LAWS = _laws()
 def harness_of(base: Base) -> Iterator[Callable[[], Harness]]:
     """Yield what makes a harness for one law; a server runs as long as the `with`."""
     if not base.broker:
-        yield lambda: Harness(url=f"inmemory://mutant-{next(_numbers)}", manual_clock=True)
+        yield lambda: Harness(
+            url=f"inmemory://mutant-{next(_numbers)}",
+            manual_clock=True,
+            small={"live_buffer": 100},
+            small_buffer=100,
+        )
         return
     server: ServerProcess = NatsServer() if base is Base.NATS else RedisServer()
 

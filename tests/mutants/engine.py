@@ -87,7 +87,9 @@ def swallows_cancellation(real: Any) -> Any:
     return run_handler
 
 
-@mutant(Base.ENGINE, Outcomes, "poison", law="test_poison_is_parked")
+@mutant(
+    Base.ENGINE, Outcomes, "poison", law="test_poison_is_parked_once_with_its_cause_and_its_bytes"
+)
 def acks_a_poison_message_without_parking(real: Any) -> Any:
     """What cannot be read is acknowledged and forgotten."""
 
@@ -95,17 +97,6 @@ def acks_a_poison_message_without_parking(real: Any) -> Any:
         self.decide(work, Ack())
 
     return poison
-
-
-@mutant(Base.ENGINE, Settler, "_park", law="test_what_cannot_be_parked_is_not_settled")
-def settles_what_it_could_not_park(real: Any) -> Any:
-    """The original is settled whatever became of its dead letter."""
-
-    async def park(self: Settler, batch: list[Decision]) -> list[Decision]:
-        await real(self, batch)
-        return batch
-
-    return park
 
 
 @mutant(

@@ -271,7 +271,12 @@ def drops_on_a_full_buffer(real: Any) -> Any:
     return take
 
 
-@mutant(Base.MEMORY, LiveListener, "offer", law="test_a_slow_listener_is_told_what_it_missed")
+@mutant(
+    Base.MEMORY,
+    LiveListener,
+    "offer",
+    law="test_a_slow_live_listener_loses_what_does_not_fit_and_says_so",
+)
 def drops_in_silence_at_qos_0(real: Any) -> Any:
     """A slow listener misses messages, and nobody says so."""
 

@@ -13,7 +13,7 @@ from catga_nats.wanted import Wants
 from mutants.mutation import Base, mutant
 
 
-@mutant(Base.NATS, Wants, "_kept", law="test_what_was_accepted_survives_a_restart")
+@mutant(Base.NATS, Wants, "_kept", law="test_what_was_accepted_survives_a_restart_of_the_broker")
 def memory_storage(real: Any) -> Any:
     """The streams live in the server's memory."""
 
@@ -23,7 +23,7 @@ def memory_storage(real: Any) -> Any:
     return kept
 
 
-@mutant(Base.NATS, Wants, "_kept", law="test_a_full_broker_refuses_and_keeps_what_it_accepted")
+@mutant(Base.NATS, Wants, "_kept", law="test_a_full_broker_refuses_the_new_and_keeps_the_old")
 def discard_old(real: Any) -> Any:
     """A full stream drops its oldest messages to make room."""
 

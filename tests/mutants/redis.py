@@ -20,7 +20,9 @@ def _changed(script: Script, right: bytes, wrong: bytes) -> Script:
     return Script(script.source.replace(right, wrong))
 
 
-@mutant(Base.REDIS, Publisher, "_store_once", law="test_a_cut_publish_is_stored_once")
+@mutant(
+    Base.REDIS, Publisher, "_store_once", law="test_a_publish_that_is_cut_anywhere_is_stored_once"
+)
 def sets_the_dedupe_key_then_adds(real: Any) -> Any:
     """The id is noted in one step and the message stored in a second one."""
 
@@ -46,20 +48,25 @@ def sets_the_dedupe_key_then_adds(real: Any) -> Any:
     return store_once
 
 
-@mutant(Base.REDIS, Wire, "_detach", law="test_a_lost_reply_brings_no_second_copy_live")
+@mutant(
+    Base.REDIS, Wire, "_detach", law="test_what_was_sent_on_a_broken_connection_is_not_sent_again"
+)
 def leaves_the_clients_own_retry_on(real: Any) -> Any:
     """What was sent on a broken connection is sent once more on the next one."""
 
     async def detach(self: Wire, error: CatgaError) -> None:
-        if self._closed:
-            await real(self, error)
-            return
-        waiting = list(self._waiting)
-        self._waiting.clear()
+        waiting = [] if self._closed else list(self._waiting)
+        for request in waiting:
+            self._waiting.remove(request)
         await real(self, error)
-        self._waiting.extend(waiting)
-        self._output.extend(waiting)
-        self._has_output.set()
+
+        async def send_again() -> None:
+            await self.up.wait()
+            self._waiting.extend(waiting)
+            self._output.extend(waiting)
+            self._has_output.set()
+
+        self._runtime.spawn(send_again(), "what the client sends again by itself")
 
     return detach
 

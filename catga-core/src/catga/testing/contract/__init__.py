@@ -9,6 +9,7 @@ from catga.testing.contract.at_least_once import AtLeastOnceContract
 from catga.testing.contract.at_most_once import AtMostOnceContract
 from catga.testing.contract.cancellation import CancellationContract
 from catga.testing.contract.exactly_once import ExactlyOnceContract
+from catga.testing.contract.faults import FaultsContract
 from catga.testing.contract.groups import GroupsContract
 from catga.testing.contract.lease import LeaseContract
 from catga.testing.contract.life import LifeContract
@@ -20,6 +21,7 @@ __all__ = [
     "AtMostOnceContract",
     "CancellationContract",
     "ExactlyOnceContract",
+    "FaultsContract",
     "GroupsContract",
     "LeaseContract",
     "LifeContract",
@@ -38,5 +40,6 @@ class TransportContract(
     LeaseContract,
     LifeContract,
     CancellationContract,
+    FaultsContract,
 ):
     """Every family."""

@@ -1,0 +1,67 @@
+"""Faults between a client and its broker: what was accepted stays, and nothing comes twice."""
+
+from __future__ import annotations
+
+from catga.spi import Ack, Done, Receipt, Settle
+from catga.testing.contract.messages import Charged
+from catga.testing.harness import Ability, law
+from catga.testing.stage import Stage
+
+__all__ = ["FaultsContract"]
+
+_BODIES = [b"%d" % number for number in range(20)]
+
+
+class FaultsContract:
+    """Laws of connections that break and of brokers that end."""
+
+    @law(qos=1, needs=[Ability.RESTART])
+    async def test_what_was_accepted_survives_a_restart_of_the_broker(self, stage: Stage) -> None:
+        """Faults, SIGKILL and restart on its data: none lost; what was settled may come again."""
+        transport = await stage.transport()
+        member = await stage.member(transport, "Order")
+        await stage.store(transport, *(stage.out("Order", body) for body in _BODIES))
+        held = await stage.receive(member, 5)
+        done = await stage.wait(member.settle([Settle(each, Ack(), confirm=True) for each in held]))
+        assert done == [Done()] * 5
+        await transport.close()
+        assert stage.harness.restart is not None
+        await stage.harness.restart()
+        back = await stage.member(await stage.transport(), "Order")
+        # JetStream writes the places of its groups later than it confirms them.
+        left = {*_BODIES[5:]}
+        while left:
+            (delivery,) = await stage.receive(back, 1)
+            left.discard(delivery.body)
+
+    @law(qos=2, needs=[Ability.CUT])
+    async def test_a_publish_that_is_cut_anywhere_is_stored_once(self, stage: Stage) -> None:
+        """QoS 2, first law: over lost replies; cut at the k-th write, before or after the broker
+        was given it."""
+        proxy, url = await stage.proxy()
+        bus = stage.bus(url=url, consume=False, publishes=[Charged])
+        cuts = [(k, when) for k in (1, 2, 3) for when in ("before", "after")]
+        async with stage.running(bus):
+            for number, (k, when) in enumerate(cuts):
+                proxy.cut_at_write(k, "after" if when == "after" else "before")
+                await stage.wait(bus.publish(Charged(number)))
+                proxy.heal()
+        assert len(await stage.copies("Charged")) == len(cuts)
+
+    @law(qos=0, needs=[Ability.CUT])
+    async def test_what_was_sent_on_a_broken_connection_is_not_sent_again(
+        self, stage: Stage
+    ) -> None:
+        """QoS 0, first law: never twice, whatever fails; a client that repeats by itself would."""
+        listener = await stage.member(stage.anchor, "Tick", "", durable=False)
+        proxy, url = await stage.proxy()
+        sender = await stage.transport(url)
+        lost = proxy.lose_reply(b"once")
+        await stage.store(sender, stage.out("Tick", b"once", qos=0))
+        await stage.until(lost.is_set)
+        marker = stage.out("Tick", b"afterwards", qos=0)
+        while not isinstance((await sender.publish([marker]))[0], Receipt):
+            await stage.pass_time(0.1)
+        found = [each.body for each in await stage.receive(listener, 2)]
+        assert sorted(found) == [b"afterwards", b"once"]
+        await stage.nothing(listener)
