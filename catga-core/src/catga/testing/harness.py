@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from catga.ground.clock import Clock, ManualClock, SystemClock
+from catga.ground.tasks import finish
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.qos import QualityOfService
 from catga.plugins import Catalog, installed_catalog
@@ -49,10 +50,10 @@ class Harness:
     * `catalog` replaces the installed plugins (a plugin that is not installed, or a wrong one).
     """
 
-    url: str
+    url: str = attrs.field(repr=False)  # it may hold a password, as may the settings
     time_scale: float = 1.0
     manual_clock: bool = False
-    settings: Mapping[str, object] = attrs.field(factory=dict)
+    settings: Mapping[str, object] = attrs.field(factory=dict, repr=False)
     small: Mapping[str, object] = attrs.field(factory=dict)
     small_buffer: int | None = None
     full: Mapping[str, object] | None = None
@@ -60,6 +61,8 @@ class Harness:
     restart: Callable[[], Awaitable[None]] | None = None
     not_shown: dict[str, str] = attrs.field(factory=dict, init=False)
     """Laws that could not be shown here, with what was missing. Never skipped in silence."""
+    left_behind: dict[str, str] = attrs.field(factory=dict, init=False)
+    """Namespaces that could not be removed from the broker, with the reason."""
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -116,10 +119,10 @@ class Harness:
         needs: frozenset[Capability | Ability] = frozenset(),
         name: str = "",
     ) -> None:
-        """Run one law on an event loop of its own; whatever it made is removed.
+        """Run one law on an event loop of its own; whatever it made is removed, also after Ctrl-C.
 
         What the law needs and the connected broker or this harness lacks is noted in `not_shown`.
-        Raises what the law raises, and `TimeoutError` when it hangs.
+        Raises what the law raises, `TimeoutError` when it hangs, and `KeyboardInterrupt`.
         """
         if missing := needs - self.declared - self.abilities:
             self._note(name, missing)
@@ -138,7 +141,10 @@ class Harness:
                 except NotShown as reason:
                     self.not_shown[name] = str(reason)
                 finally:
-                    await stage.close()
+                    await finish(stage.close())
+                    if (task := asyncio.current_task()) and task.cancelling():
+                        # Ctrl-C and the timeout cancel; what a law cancels it expects to be.
+                        raise asyncio.CancelledError
 
         with asyncio.Runner() as runner:
             runner.run(bounded())

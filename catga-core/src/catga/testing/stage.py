@@ -70,12 +70,14 @@ class Stage:
         """What the buses of this law handed to their transports."""
         self.anchor: Transport
         """Open all the time: a broker in memory lives only as long as somebody uses it."""
+        self._reached = False
         self._transports: list[Transport] = []
         self._proxies: list[FaultProxy] = []
 
     async def open(self) -> None:
         """Reach the broker."""
         self.anchor = await self.transport()
+        self._reached = True
 
     # ---- time
 
@@ -102,13 +104,19 @@ class Stage:
                 await self.clock.sleep(_STEP)
 
     async def wait(self, work: Coroutine[Any, Any, T], seconds: float = 20.0) -> T:
-        """Return what `work` returns, while time goes on; `AssertionError` after `seconds`."""
+        """Return what `work` returns, while time goes on; `AssertionError` after `seconds`.
+
+        Cancelled or too late, `work` is cancelled.
+        """
         task = self.tasks.spawn(work, "a step of the law")
-        if isinstance(self.clock, ManualClock):
-            await self.until(task.done, seconds)
-        else:
-            await asyncio.wait([task], timeout=seconds)
-        assert task.done(), "it took too long"
+        try:
+            if isinstance(self.clock, ManualClock):
+                await self.until(task.done, seconds)
+            else:
+                await asyncio.wait([task], timeout=seconds)
+            assert task.done(), "it took too long"
+        finally:
+            task.cancel()
         return task.result()
 
     # ---- parts
@@ -283,15 +291,25 @@ class Stage:
     # ---- the end
 
     async def close(self) -> None:
-        """Remove the namespace and close everything."""
-        with contextlib.suppress(CatgaError):
-            cleaner = await self.transport()
+        """Close everything, then remove the namespace: nobody is left who could make it again."""
+        async with contextlib.AsyncExitStack() as last_first:
+            last_first.push_async_callback(self._remove)
+            last_first.push_async_callback(self.tasks.close)
+            for each in (*self._proxies, *self._transports):
+                last_first.push_async_callback(each.close)
+
+    async def _remove(self) -> None:
+        if not self._reached:
+            return
+        cleaner = self.harness.make()
+        try:
+            await cleaner.open(self.runtime())
             await cleaner.remove(self.namespace)
-        for transport in self._transports:
-            await transport.close()
-        for proxy in self._proxies:
-            await proxy.close()
-        await self.tasks.close()
+        except CatgaError as error:
+            self.harness.left_behind[self.namespace] = str(error)
+        finally:
+            await cleaner.close()
+            await self.tasks.close()
 
 
 def accepted(result: PublishResult) -> Receipt:

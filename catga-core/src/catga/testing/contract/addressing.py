@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import attrs
-import pytest
 
 from catga.errors import ConfigurationError
 from catga.model.capability import Capability
 from catga.spi import Kind, Mode, Outgoing, QualityOfService, Source, Subject
 from catga.testing.contract.messages import Ordered
 from catga.testing.harness import law
+from catga.testing.raising import raises
 from catga.testing.stage import Stage
 
 __all__ = ["AddressingContract"]
@@ -143,16 +143,16 @@ class AddressingContract:
         bus = stage.bus(consume=False)
         async with stage.running(bus):
             for word in _BAD:
-                with pytest.raises(ConfigurationError):
+                with raises(ConfigurationError):
                     await bus.send(Ordered(1), to=word)
-                with pytest.raises(ConfigurationError):
+                with raises(ConfigurationError):
                     stage.bus(namespace=word)
-                with pytest.raises(ConfigurationError):
+                with raises(ConfigurationError):
                     Subject(stage.namespace, Kind.LOG, word)
             for message_id in ("", "a b", "a\nb", "x" * 129):
-                with pytest.raises(ConfigurationError):
+                with raises(ConfigurationError):
                     await bus.publish(Ordered(1), message_id=message_id)
             for name, value in (("Nats-Msg-Id", "x"), ("a", "b\r\nc"), ("id", "x"), ("", "x")):
-                with pytest.raises(ConfigurationError):
+                with raises(ConfigurationError):
                     await bus.publish(Ordered(1), headers={name: value})
         assert stage.tap.published == []

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from catga.spi import Receipt
 from catga.testing.contract.messages import Ordered, keep
 from catga.testing.harness import law
+from catga.testing.raising import raises
 from catga.testing.stage import Stage
 
 __all__ = ["CancellationContract"]
@@ -28,7 +27,7 @@ class CancellationContract:
             transport.publish([stage.out("Order", b"%d" % number) for number in range(50)])
         )
         publishing.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with raises(asyncio.CancelledError):
             await publishing
         (receipt,) = await stage.store(transport, stage.out("Order", b"last"))
         assert receipt.sequence

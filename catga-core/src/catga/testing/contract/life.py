@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-import pytest
-
 from catga.errors import CatgaError, ConfigurationError, SubscriptionClosed
 from catga.model.capability import Capability
 from catga.spi import Ack, Delivery, Done, Rejected, Settle, Subscription
 from catga.testing.contract.messages import Ordered, keep
 from catga.testing.harness import law
+from catga.testing.raising import raises
 from catga.testing.stage import Stage
 
 __all__ = ["LifeContract"]
@@ -77,7 +76,7 @@ class LifeContract:
         await stage.wait(transport.close())
         (result,) = await transport.publish([stage.out("Order", qos=int(stores))])
         assert isinstance(result, Rejected)
-        with pytest.raises(CatgaError):
+        with raises(CatgaError):
             await transport.subscribe(stage.source("Order", "", durable=False))
         assert not (await transport.health()).ok
 
@@ -144,12 +143,12 @@ class LifeContract:
     async def test_a_bus_is_used_once(self, stage: Stage) -> None:
         """Words: entering twice is refused, and so is publishing outside of `async with`."""
         bus = stage.bus(consume=False)
-        with pytest.raises(ConfigurationError):
+        with raises(ConfigurationError):
             await bus.publish(Ordered(1))
         async with stage.running(bus):
             assert (await bus.health()).ok
         for wrong in (bus.__aenter__, lambda: bus.publish(Ordered(1))):
-            with pytest.raises(ConfigurationError):
+            with raises(ConfigurationError):
                 await wrong()
         await bus.close()
 
