@@ -295,8 +295,10 @@ class Stage:
         async with contextlib.AsyncExitStack() as last_first:
             last_first.push_async_callback(self._remove)
             last_first.push_async_callback(self.tasks.close)
-            for each in (*self._proxies, *self._transports):
-                last_first.push_async_callback(each.close)
+            for proxy in self._proxies:
+                last_first.push_async_callback(proxy.close)
+            for transport in self._transports:
+                last_first.push_async_callback(transport.close)
 
     async def _remove(self) -> None:
         if not self._reached:

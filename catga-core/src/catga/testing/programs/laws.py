@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import attrs
 
-from catga.testing.programs.history import History, Run
+from catga.testing.programs.history import Copy, History, Run
 
 __all__ = ["LAWS", "Violation", "broken"]
 
@@ -30,9 +30,12 @@ class Violation:
 
 def broken(history: History) -> list[Violation]:
     """Return every law that `history` breaks."""
-    return [
-        Violation(law.__name__, words) for law in LAWS.values() for words in sorted(set(law(history)))
-    ]
+    found = ((law.__name__, words) for law in LAWS.values() for words in sorted(set(law(history))))
+    return [Violation(name, words) for name, words in found]
+
+
+def _all_sightings(history: History) -> list[Run | Copy]:
+    return [*history.runs, *history.copies]
 
 
 # ---- every quality
@@ -41,7 +44,7 @@ def broken(history: History) -> list[Violation]:
 def only_what_was_published(history: History) -> Iterator[str]:
     """Only published ids are handled and stored, and what they hold is what was published."""
     known = {(each.id, each.qos) for each in history.published}
-    for each in (*history.runs, *history.copies):
+    for each in _all_sightings(history):
         where = "stored" if not isinstance(each, Run) else f"handled by {each.group}"
         if (each.id, each.qos) not in known:
             yield f"{each.id} was never published at QoS {each.qos}, but {where}"
@@ -54,7 +57,7 @@ def what_was_refused_stays_away(history: History) -> Iterator[str]:
     refused = {each.id for each in history.published} - {
         each.id for each in history.published if each.outcome != "rejected"
     }
-    for each in (*history.runs, *history.copies):
+    for each in _all_sightings(history):
         if each.id in refused:
             yield f"{each.id} was rejected every time, but it is there"
 
@@ -134,9 +137,7 @@ def exactly_once(history: History) -> Iterator[str]:
 def done_is_done(history: History) -> Iterator[str]:
     """At QoS 2 nothing starts after a completion was confirmed, whatever fails then."""
     for (group, id_), runs in _by_group(history, 2):
-        done = [
-            run.settled for run in runs if run.word == "ack" and not history.disturbed(run)
-        ]
+        done = [run.settled for run in runs if run.word == "ack" and not history.disturbed(run)]
         if done and runs[-1].start > min(done):
             yield f"{group} ran {id_} again after it was acknowledged"
 
@@ -270,9 +271,7 @@ def _accepted(history: History) -> set[str]:
     return {each.id for each in history.published if each.qos and each.outcome == "accepted"}
 
 
-def _by_group(
-    history: History, *qualities: int
-) -> Iterator[tuple[tuple[str, str], list[Run]]]:
+def _by_group(history: History, *qualities: int) -> Iterator[tuple[tuple[str, str], list[Run]]]:
     """Yield the runs of these qualities by group and id, in the order of their starts."""
     found: dict[tuple[str, str], list[Run]] = {}
     for run in history.runs:

@@ -61,9 +61,7 @@ def programs(
     ]
     # `one_of` would take a kind that is named six times for one kind.
     step = st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
-    steps = st.tuples(
-        st.one_of(publish, some), st.lists(step, max_size=MOST_STEPS - 1).map(tuple)
-    )
+    steps = st.tuples(st.one_of(publish, some), st.lists(step, max_size=MOST_STEPS - 1).map(tuple))
     return st.builds(
         Program,
         steps=steps.map(lambda drawn: (drawn[0], *drawn[1])),
