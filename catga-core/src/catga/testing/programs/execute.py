@@ -45,6 +45,7 @@ and a timeout and a backoff together."""
 _RECOVERY = 6.0
 """Real seconds that connections and their retries may take, with nothing to be seen meanwhile."""
 _GRAIN = 0.005
+_FLIGHT = 0.2
 _TICK = 0.05
 
 
@@ -72,6 +73,7 @@ class _Execution:
             program.attempts,
             backoff=(base, cap),
             grain=0.0 if isinstance(stage.clock, ManualClock) else _GRAIN,
+            flight=0.0 if isinstance(stage.clock, ManualClock) else _FLIGHT,
         )
         messages = list(publishes(program.steps))
         self._script = Script(
@@ -245,7 +247,8 @@ class _Execution:
             proxy.cut_at_write(step.k, step.when)
 
     def _proxies(self, who: str = "") -> list[FaultProxy]:
-        members = [each.proxy for each in self._members if not who or each.group == who]
+        present = [each for each in self._members if each.present]
+        members = [each.proxy for each in present if not who or each.group == who]
         publisher = [self._proxy] if who in {"", "publisher"} else []
         return [proxy for proxy in (*publisher, *members) if proxy is not None]
 

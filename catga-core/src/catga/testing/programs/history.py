@@ -77,10 +77,11 @@ class Disturbance:
     end: float = math.inf
     member: int | None = None
 
-    def touches(self, run: Run) -> bool:
-        """Say whether it can have kept this run from being settled."""
+    def touches(self, run: Run, flight: float = 0.0) -> bool:
+        """Say whether it can have kept this run from being settled, where the settlement reached
+        the broker at most `flight` seconds after the member was told."""
         concerned = self.member is None or self.member == run.member
-        return concerned and self.start <= run.settled and run.start <= self.end
+        return concerned and self.start <= run.settled + flight and run.start <= self.end
 
 
 @attrs.frozen
@@ -110,9 +111,12 @@ class History:
     """Base and cap of the pause before another attempt, in seconds of the clock."""
     grain: float = 0.0
     """How far two readings of the clock, one of them the broker's, may be apart, in seconds."""
+    flight: float = 0.0
+    """How long an acknowledgement that nobody confirms (QoS 1) may be on its way, in seconds."""
     quiet: bool = True
     """Whether it came to rest at the end."""
 
     def disturbed(self, run: Run) -> bool:
         """Say whether anything can have kept this run from being settled."""
-        return any(each.touches(run) for each in self.disturbances)
+        flight = 0.0 if run.qos == 2 else self.flight
+        return any(each.touches(run, flight) for each in self.disturbances)

@@ -24,7 +24,7 @@ from catga.testing.stage import Stage
 
 __all__ = ["MESSAGES", "Member", "Script", "words"]
 
-SLOW, LATE = 1.3, 1.5
+SLOW, LATE = 1.3, 2.5
 """In leases: longer than one, shorter than the handler's timeout; and well after its end."""
 TIMEOUT = 1.75
 """Of a handler, in leases."""
@@ -157,9 +157,7 @@ class Member(Instrument):
         url = None
         if self._stage.harness.proxied_port is not None:
             self._proxy, url = await self._stage.proxy()
-        self.bus = self._stage.bus(
-            url=url, group=self.group, clock=self._clock, settings=settings
-        )
+        self.bus = self._stage.bus(url=url, group=self.group, clock=self._clock, settings=settings)
         for qos in sorted(qualities):
             self._register(qos)
         self.bus.use(self)

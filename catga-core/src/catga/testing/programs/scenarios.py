@@ -32,7 +32,7 @@ class Scenario:
     shows: tuple[str, ...] = ("ack",)
 
 
-_PAIR, _TWO = (1, 1), (2,)
+_PAIR, _TWO, _THREE = (1, 1), (2,), (3,)
 
 SCENARIOS: Mapping[str, Scenario] = {
     # ---- QoS 0
@@ -107,17 +107,15 @@ SCENARIOS: Mapping[str, Scenario] = {
         Program((Publish(1), Crash(), Publish(2), Publish(1), Pass(3.0), Join())), ("Crash", "ack")
     ),
     "a_member_that_comes_late_with_its_success_changes_nothing": Scenario(
-        Program(tuple(Publish(qos, a=("late",)) for qos in (1, 2)), members=_TWO),
+        Program(tuple(Publish(qos, a=("late",)) for qos in (1, 2)), members=_THREE),
         ("late", "lost", "ack"),
     ),
     "a_member_that_comes_late_with_its_failure_changes_nothing": Scenario(
-        Program(tuple(Publish(qos, a=("late-raise",)) for qos in (1, 2)), members=_TWO),
+        Program(tuple(Publish(qos, a=("late-raise",)) for qos in (1, 2)), members=_THREE),
         ("late-raise", "lost", "ack"),
     ),
     "a_second_member_shares_the_work": Scenario(
-        Program(
-            (Publish(1, a=("slow",)), Join(), Together((Publish(1), Publish(2), Publish(2))))
-        )
+        Program((Publish(1, a=("slow",)), Join(), Together((Publish(1), Publish(2), Publish(2)))))
     ),
     "a_member_that_leaves_finishes_what_it_has": Scenario(
         Program(
