@@ -16,13 +16,15 @@ from typing import Any
 import attrs
 
 from catga.testing.contract import TransportContract
-from catga.testing.harness import Harness, Law
+from catga.testing.harness import Harness
 from catga.testing.process import ServerProcess
+from catga.testing.programs import ProgramContract
+from catga.testing.programs.scenarios import SCENARIOS as PROGRAMS
 from catga_nats.testing import NatsServer
 from catga_redis.testing import RedisServer
 from mutants.mutation import Base, Mutant
 
-__all__ = ["LAWS", "Hangs", "Outcome", "Trial", "bounded", "harness_of", "try_out"]
+__all__ = ["LAWS", "SCENARIOS", "Hangs", "Outcome", "Trial", "bounded", "harness_of", "try_out"]
 
 _SECONDS = {False: 20.0, True: 60.0}
 """How long one law may take in memory, and on a real server."""
@@ -55,14 +57,14 @@ class Trial:
 LawTest = Callable[[Harness], None]
 
 
-def _laws() -> dict[str, LawTest]:
-    contract = TransportContract()
-    tests = (getattr(contract, name) for name in dir(contract) if name.startswith("test_"))
-    return {test.law.name: test for test in tests if isinstance(getattr(test, "law", None), Law)}
+def _tests(contract: object) -> dict[str, LawTest]:
+    return {name: getattr(contract, name) for name in dir(contract) if name.startswith("test_")}
 
 
-LAWS = _laws()
-"""Every law of the contract, by its name."""
+SCENARIOS = {f"test_{name}": _tests(ProgramContract())[f"test_{name}"] for name in PROGRAMS}
+"""The scripted programs."""
+LAWS = _tests(TransportContract()) | SCENARIOS
+"""Every law of the contract and every scenario, by its name."""
 
 
 @contextmanager

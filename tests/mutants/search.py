@@ -11,11 +11,10 @@ from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import NoSuchExample
 
 from catga.testing.harness import Harness
-from catga.testing.programs.execute import execute
+from catga.testing.programs import Program, Together
 from catga.testing.programs.laws import broken
-from catga.testing.programs.steps import Program, Together
+from catga.testing.programs.play import play
 from catga.testing.programs.strategies import programs
-from catga.testing.stage import Stage
 from mutants.bench import Hangs, Outcome, Trial, bounded
 from mutants.mutation import Mutant
 
@@ -38,18 +37,13 @@ def violations(
     program: Program, make: Callable[[], Harness], mutant: Mutant | None = None
 ) -> list[str]:
     """Return the laws that break when `program` runs on `mutant`, or on what is right."""
-    found: list[str] = []
-
-    async def act(stage: Stage) -> None:
-        found.extend(each.law for each in broken(await execute(program, stage)))
-
     random.seed(1)  # the jitter of the backoff: the same program must end the same way
     with mutant.applied() if mutant is not None else nullcontext():
         try:
-            make().run(act)
+            history = play(make(), program)
         except Exception as error:
-            found.append(f"it breaks off: {error!r}"[:100])
-    return sorted(set(found))
+            return [f"it breaks off: {error!r}"[:100]]
+    return [] if history is None else sorted({each.law for each in broken(history)})
 
 
 def length(program: Program) -> int:

@@ -12,13 +12,15 @@ import mutants.engine
 import mutants.memory
 import mutants.nats
 import mutants.redis  # noqa: F401 - each declares its own
-from mutants.bench import LAWS, Outcome, Trial, harness_of, try_out
+from mutants.bench import LAWS, SCENARIOS, Outcome, Trial, harness_of, try_out
 from mutants.mutation import MUTANTS, Base, Mutant
 from mutants.search import MOST_STEPS, search
 
 __all__ = ["MUTANTS", "Row", "kill_table", "show"]
 
 _SAMPLE = (
+    "test_a_publish_whose_answer_was_lost_is_stored_once",
+    "test_a_restart_loses_nothing_and_forgets_no_id",
     "test_a_handler_that_raises_gets_it_again_as_the_next_attempt",
     "test_another_group_handles_it_nevertheless",
     "test_every_group_gets_everything_whatever_others_did_with_it",
@@ -120,15 +122,25 @@ def kill_table(wanted: Sequence[Mutant]) -> Iterator[Row | tuple[Base, tuple[Tri
 def show(rows: Sequence[Row], *, everything: bool) -> Iterator[str]:
     """Yield the lines of the table."""
     width = max(len(row.mutant.name) for row in rows)
-    yield f"{'mutant':{width}}  base    laws      program  killed by"
+    yield f"{'mutant':{width}}  base    laws     scenarios  program  killed by"
     for row in rows:
-        shown = sum(trial.outcome is not Outcome.NOT_SHOWN for trial in row.trials)
-        count = f"{len(row.killers)} of {shown}"
+        laws = _count(row, scenarios=False)
+        scenarios = _count(row, scenarios=True)
         steps = "-" if row.program is None else f"{row.steps or 'none'}"
         killer = f"SURVIVES: {row.survives}" if row.survives else row.mutant.law
-        yield f"{row.mutant.name:{width}}  {row.mutant.base:6}  {count:8}  {steps:7}  {killer}"
+        name = f"{row.mutant.name:{width}}  {row.mutant.base:6}"
+        yield f"{name}  {laws:7}  {scenarios:9}  {steps:7}  {killer}"
         if everything:
             yield f"    {row.mutant.wrong}"
-            for trial in (*row.killers, *((row.program,) if row.steps else ())):
+            for trial in (*row.killers, *((row.program,) if row.program and row.steps else ())):
                 yield f"    {trial.law} ({trial.seconds:.1f} s): {trial.words}"
-    yield "laws: broken of those tried out; program: steps of the shortest random one that kills"
+    yield "laws, scenarios: broken of those tried out; program: steps of the shortest that kills"
+
+
+def _count(row: Row, *, scenarios: bool) -> str:
+    tried = [trial for trial in row.trials if trial.outcome is not Outcome.NOT_SHOWN]
+    broken, shown = (
+        sum((trial.law in SCENARIOS) is scenarios for trial in trials)
+        for trials in (row.killers, tried)
+    )
+    return f"{broken}/{shown}"
