@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
+from catga.testing import ServerProcess
 from catga.testing.contract import TransportContract
 from catga.testing.harness import Harness
-from catga_nats.testing import NatsServer
-from catga_redis.testing import RedisServer
 
-
-@pytest.fixture(scope="session")
-def nats() -> Iterator[NatsServer]:
-    with NatsServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
+Restarting = Callable[[ServerProcess], Callable[[], Awaitable[None]]]
 
 
 class TestMemory(TransportContract):
     @pytest.fixture
     def harness(self) -> Harness:
-        return Harness(url="inmemory://contract", manual_clock=True)
+        return Harness(
+            url="inmemory://contract",
+            manual_clock=True,
+            small={"live_buffer": 50},
+            small_buffer=50,
+        )
 
 
 class TestNats(TransportContract):
     @pytest.fixture
-    def harness(self, nats: NatsServer) -> Harness:
-        return Harness(url=nats.url, time_scale=0.25)
+    def harness(self, nats: ServerProcess, restarting: Restarting) -> Harness:
+        return Harness(
+            url=nats.url,
+            time_scale=0.2,
+            small={"live_buffer": 50},
+            small_buffer=50,
+            full={"max_bytes": 1_000_000},
+            restart=restarting(nats),
+        )
 
 
 class TestRedis(TransportContract):
     @pytest.fixture
-    def harness(self, redis: RedisServer) -> Harness:
-        return Harness(url=redis.url, time_scale=0.25)
+    def harness(self, redis: ServerProcess, restarting: Restarting) -> Harness:
+        return Harness(
+            url=redis.url,
+            time_scale=0.2,
+            settings={"reclaim_interval": 0.1},
+            small={"live_buffer": 50, "max_payload_bytes": 65_536},
+            small_buffer=50,
+            restart=restarting(redis),
+        )

@@ -54,9 +54,9 @@ class Harness:
     time_scale: float = 1.0
     manual_clock: bool = False
     settings: Mapping[str, object] = attrs.field(factory=dict, repr=False)
-    small: Mapping[str, object] = attrs.field(factory=dict)
+    small: Mapping[str, Any] = attrs.field(factory=dict)
     small_buffer: int | None = None
-    full: Mapping[str, object] | None = None
+    full: Mapping[str, Any] | None = None
     catalog: Catalog | None = None
     restart: Callable[[], Awaitable[None]] | None = None
     not_shown: dict[str, str] = attrs.field(factory=dict, init=False)

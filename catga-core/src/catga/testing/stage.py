@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 _STEP = 0.01
 _WINDOW = 600.0
-_TTL = 3600.0
+_TTL = 86_400.0
 
 
 class NotShown(Exception):

@@ -8,11 +8,16 @@ from catga.testing.contract.addressing import AddressingContract
 from catga.testing.contract.at_least_once import AtLeastOnceContract
 from catga.testing.contract.at_most_once import AtMostOnceContract
 from catga.testing.contract.cancellation import CancellationContract
+from catga.testing.contract.capabilities import CapabilitiesContract
+from catga.testing.contract.completion import CompletionContract
 from catga.testing.contract.exactly_once import ExactlyOnceContract
 from catga.testing.contract.faults import FaultsContract
 from catga.testing.contract.groups import GroupsContract
 from catga.testing.contract.lease import LeaseContract
 from catga.testing.contract.life import LifeContract
+from catga.testing.contract.limits import LimitsContract
+from catga.testing.contract.poison import PoisonContract
+from catga.testing.contract.recovery import RecoveryContract
 from catga.testing.contract.settlement import SettlementContract
 
 __all__ = [
@@ -20,11 +25,16 @@ __all__ = [
     "AtLeastOnceContract",
     "AtMostOnceContract",
     "CancellationContract",
+    "CapabilitiesContract",
+    "CompletionContract",
     "ExactlyOnceContract",
     "FaultsContract",
     "GroupsContract",
     "LeaseContract",
     "LifeContract",
+    "LimitsContract",
+    "PoisonContract",
+    "RecoveryContract",
     "SettlementContract",
     "TransportContract",
 ]
@@ -40,6 +50,11 @@ class TransportContract(
     LeaseContract,
     LifeContract,
     CancellationContract,
+    CapabilitiesContract,
+    LimitsContract,
+    PoisonContract,
+    CompletionContract,
+    RecoveryContract,
     FaultsContract,
 ):
     """Every family."""

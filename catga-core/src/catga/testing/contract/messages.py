@@ -12,7 +12,7 @@ from catga.engine.context import Context
 from catga.model.message import Event, Request
 from catga.model.qos import QualityOfService
 
-__all__ = ["Asked", "Charged", "Heard", "Ordered", "Ticked", "keep"]
+__all__ = ["Asked", "Charged", "Heard", "Noted", "Ordered", "Ticked", "keep"]
 
 
 @attrs.frozen
@@ -29,6 +29,14 @@ class Ordered(Event):
 
     qos = QualityOfService.AT_LEAST_ONCE
     number: int
+
+
+@attrs.frozen
+class Noted(Event):
+    """At least once, of any length."""
+
+    qos = QualityOfService.AT_LEAST_ONCE
+    text: str
 
 
 @attrs.frozen

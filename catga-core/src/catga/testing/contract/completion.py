@@ -1,0 +1,152 @@
+"""Completion records: what makes a redelivery harmless, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import attrs
+
+from catga.model.capability import Capability
+from catga.spi import Completion, Done, Kind, Lost
+from catga.testing.contract.messages import Charged, keep
+from catga.testing.harness import law
+from catga.testing.stage import Stage
+
+__all__ = ["CompletionContract"]
+
+_IDS = ["m-1", "a.b.c", "*", ">", "a:b/c?d#e", "{x}", "=", "~" * 128, "M-1", "m-1 ".strip() + "%"]
+
+
+class CompletionContract:
+    """Laws of `InboxStore` and of the one-step commit."""
+
+    @law(qos=2)
+    async def test_a_record_is_there_once_written_and_not_before(self, stage: Stage) -> None:
+        """QoS 2, third law: what completed within D is known, in the order it was asked for."""
+        inbox = await stage.inbox(await stage.transport(), "Charge")
+        keys = [stage.completion("Charge", message_id) for message_id in _IDS]
+        assert await stage.wait(inbox.completed(keys)) == [False] * len(keys)
+        odd = keys[1::2]
+        assert await stage.wait(inbox.record(odd)) == [Done()] * len(odd)
+        assert await stage.wait(inbox.completed(keys)) == [key in odd for key in keys]
+        assert await stage.wait(inbox.record(odd)) == [Done()] * len(odd), "there before: done"
+        assert await inbox.completed([]) == []
+        assert await inbox.record([]) == []
+
+    @law(qos=2)
+    async def test_a_record_holds_for_one_group_and_one_type(self, stage: Stage) -> None:
+        """QoS 2, second law: the record says that this group completed this id."""
+        inbox = await stage.inbox(await stage.transport(), "Charge", "Refund")
+        key = stage.completion("Charge", "m-1")
+        assert await stage.wait(inbox.record([key])) == [Done()]
+        others: list[Completion] = [
+            attrs.evolve(key, group="audit"),
+            attrs.evolve(key, type="Refund"),
+            attrs.evolve(key, message_id="m-2"),
+        ]
+        assert await stage.wait(inbox.completed([*others, key])) == [False, False, False, True]
+
+    @law(qos=2)
+    async def test_a_record_is_shared_by_all_members_and_outlives_them(self, stage: Stage) -> None:
+        """QoS 2, words: durable, shared by all processes of the group; a process-local set is
+        not enough."""
+        first, second = await stage.transport(), await stage.transport()
+        key = stage.completion("Charge", "m-1")
+        assert await stage.wait((await stage.inbox(first, "Charge")).record([key])) == [Done()]
+        assert await stage.wait((await stage.inbox(second, "Charge")).completed([key])) == [True]
+        await first.close()
+        await second.close()
+        third = await stage.inbox(await stage.transport(), "Charge")
+        assert await stage.wait(third.completed([key])) == [True]
+
+    @law(qos=2)
+    async def test_nothing_is_recorded_while_the_handler_runs(self, stage: Stage) -> None:
+        """QoS 2, fourth law: never recorded before the handler succeeded; a bus that dies in
+        mid-handler leaves no record, and another handles the message."""
+
+        async def hang(_number: int, _attempt: int) -> None:
+            await asyncio.Event().wait()
+
+        transport = await stage.transport()
+        inbox = await stage.inbox(transport, "Charged")
+        first, second = stage.bus(), stage.bus()
+        begun, heard = keep(first, Charged, hang), keep(second, Charged)
+        key = stage.completion("Charged", "m-1", "law")
+        async with stage.running(first):
+            await first.publish(Charged(1), message_id="m-1")
+            await stage.until(lambda: begun.calls)
+            assert await stage.wait(inbox.completed([key])) == [False]
+            await stage.wait(first.close())
+        assert await stage.wait(inbox.completed([key])) == [False]
+        async with stage.running(second):
+            await stage.until(lambda: second.counts()["law/Charged"].get("ack"))
+        assert heard.calls == [(1, 2)]
+        assert await stage.wait(inbox.completed([key])) == [True]
+
+    @law(qos=2)
+    async def test_what_is_recorded_is_acknowledged_without_the_handler(self, stage: Stage) -> None:
+        """QoS 2, third law: handler, then record, then acknowledgement: a crash between the last
+        two costs no second run."""
+        transport = await stage.transport()
+        inbox = await stage.inbox(transport, "Charged")
+        key = stage.completion("Charged", "m-1", "law")
+        assert await stage.wait(inbox.record([key])) == [Done()]
+        bus = stage.bus()
+        heard = keep(bus, Charged)
+        async with stage.running(bus):
+            await bus.publish(Charged(1), message_id="m-1")
+            await bus.send(Charged(2), to="law")
+            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
+        assert heard.calls == [(2, 1)]
+        assert stage.tap.stored(Kind.DEAD) == []
+
+    # ---- one step
+
+    @law(qos=2, needs=[Capability.COMMIT])
+    async def test_a_commit_records_and_acknowledges(self, stage: Stage) -> None:
+        """QoS 2, second law: record and acknowledgement are written together, one by one."""
+        transport = await stage.transport()
+        inbox = await stage.inbox(transport, "Charge")
+        member = await stage.member(transport, "Charge")
+        await stage.store(transport, *(stage.out("Charge", b"%d" % n, qos=2) for n in range(20)))
+        found = await stage.receive(member, 20)
+        keys = [stage.completion("Charge", f"m-{place}") for place in range(20)]
+        done = await stage.wait(member.commit(list(zip(found, keys, strict=True))))
+        assert done == [Done()] * 20
+        assert await stage.wait(inbox.completed(keys)) == [True] * 20
+        assert await member.commit([]) == []
+        other = await stage.member(await stage.transport(), "Charge")
+        await stage.nothing(other, 3)
+
+    @law(qos=2, needs=[Capability.COMMIT])
+    async def test_a_commit_of_what_was_recorded_before_is_done(self, stage: Stage) -> None:
+        """QoS 2, second law: the record is the fence; who comes second finds it there."""
+        transport = await stage.transport()
+        inbox = await stage.inbox(transport, "Charge")
+        member = await stage.member(transport, "Charge")
+        await stage.store(transport, stage.out("Charge", qos=2))
+        key = stage.completion("Charge", "m-1")
+        await stage.wait(inbox.record([key]))
+        (delivery,) = await stage.receive(member, 1)
+        assert await stage.wait(member.commit([(delivery, key)])) == [Done()]
+        other = await stage.member(await stage.transport(), "Charge")
+        await stage.nothing(other, 3)
+
+    @law(qos=2, needs=[Capability.COMMIT])
+    async def test_a_late_commit_is_lost_and_records_nothing(self, stage: Stage) -> None:
+        """QoS 2, second law, and QoS 1, sixth law: an expired owner commits nothing, until the
+        new one has."""
+        transport = await stage.transport()
+        inbox = await stage.inbox(transport, "Charge")
+        late = await stage.member(transport, "Charge")
+        await stage.store(transport, stage.out("Charge", qos=2))
+        (held,) = await stage.receive(late, 1)
+        await stage.wait(late.drain())
+        owner = await stage.member(await stage.transport(), "Charge")
+        (taken,) = await stage.receive(owner, 1)
+        key = stage.completion("Charge", "m-1")
+        assert await stage.wait(late.commit([(held, key)])) == [Lost()]
+        assert await stage.wait(inbox.completed([key])) == [False]
+        assert await stage.wait(owner.extend([taken])) == [Done()], "it is still the owner's"
+        assert await stage.wait(owner.commit([(taken, key)])) == [Done()]
+        assert await stage.wait(inbox.completed([key])) == [True]

@@ -1,0 +1,203 @@
+"""Limits: everything is bounded by settings, and who comes to a bound is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import attrs
+
+from catga.errors import PayloadTooLarge
+from catga.spi import Done, EventKind, Outgoing, Receipt, Rejected, Transport
+from catga.testing.contract.messages import Noted, Ordered, keep
+from catga.testing.harness import Ability, law
+from catga.testing.raising import raises
+from catga.testing.stage import NotShown, Stage, accepted
+
+__all__ = ["LimitsContract"]
+
+_TOO_LONG_TO_TRY = 64 * 1024 * 1024
+
+
+class LimitsContract:
+    """Laws of sizes, windows and buffers."""
+
+    @law(qos=1)
+    async def test_a_stored_body_may_be_as_large_as_the_limit_and_not_one_byte_more(
+        self, stage: Stage
+    ) -> None:
+        """Faults, body at the limit and one over: refused with both sizes, and nothing else."""
+        await _try_limit(stage, qos=1)
+
+    @law(qos=0)
+    async def test_a_live_body_may_be_as_large_as_the_limit_and_not_one_byte_more(
+        self, stage: Stage
+    ) -> None:
+        """Faults, body at the limit and one over: the same at QoS 0."""
+        await _try_limit(stage, qos=0)
+
+    @law(qos=1)
+    async def test_one_that_is_too_large_takes_no_other_with_it(self, stage: Stage) -> None:
+        """Words: the results of a batch are values, one for each; nothing of it is sent."""
+        # Who reports a batch before it is published, or swallows an error, has receipts here.
+        transport, limit = await _small(stage)
+        before, over, after = (
+            stage.out("Order", b"before"),
+            stage.out("Order", b"x" * (limit + 1)),
+            stage.out("Order", b"after"),
+        )
+        await stage.store(transport, stage.out("Order", b"first"))
+        results = await stage.wait(transport.publish([before, over, after]))
+        assert [type(each) for each in results] == [Receipt, Rejected, Receipt]
+        bus = stage.bus(consume=False, settings={**stage.harness.small})
+        async with stage.running(bus):
+            with raises(PayloadTooLarge) as refused:
+                await stage.wait(bus.publish(Noted("x" * limit)))
+            assert refused.value.size_bytes > refused.value.limit_bytes == limit
+        assert await stage.copies("Order") == [b"first", b"before", b"after"]
+        assert await stage.copies("Noted") == []
+
+    @law(qos=1)
+    async def test_a_window_bounds_what_is_handed_out(self, stage: Stage) -> None:
+        """QoS 1, last law: never more unsettled than the window, and what is settled makes room."""
+        transport = await stage.transport()
+        member = await stage.member(transport, "Order", window=5)
+        await stage.store(transport, *(stage.out("Order", b"%d" % n) for n in range(30)))
+        held = await stage.receive(member, 5)
+        await stage.nothing(member, 0.4)
+        assert await stage.wait(member.extend(held)) == [Done()] * 5
+        bodies: list[bytes] = []
+        while len(bodies) < 30:
+            delivery, *held = held or await stage.receive(member, 1)
+            bodies.append(delivery.body)
+            assert await stage.settle(member, delivery) == Done()
+        assert bodies == [b"%d" % n for n in range(30)]
+
+    @law(qos=1)
+    async def test_a_reader_with_a_full_window_waits_instead_of_spinning(
+        self, stage: Stage
+    ) -> None:
+        """QoS 1, last law: `receive` returns none after its time, not before it."""
+        transport = await stage.transport()
+        member = await stage.member(transport, "Order", window=1, lease=stage.scaled(40.0))
+        await stage.store(transport, *(stage.out("Order", b"%d" % n) for n in range(3)))
+        (held,) = await stage.receive(member, 1)
+        before = stage.clock.monotonic()
+        reading = stage.tasks.spawn(member.receive(1, 30.0), "a reader with a full window")
+        await stage.pass_time(1.0)
+        assert not reading.done(), "it returned at once"
+        assert await stage.settle(member, held) == Done()
+        await stage.until(reading.done)
+        assert [each.body for each in reading.result()] == [b"1"]
+        assert stage.clock.monotonic() - before < 15.0, "the settlement woke it"
+
+    @law(qos=1)
+    async def test_a_full_publish_window_pushes_back(self, stage: Stage) -> None:
+        """QoS 1, last law: at most so many under way; nothing is dropped or reported early."""
+        bus = stage.bus(consume=False, settings={"publish_window": 8})
+        async with stage.running(bus):
+            single = asyncio.gather(*(bus.publish(Ordered(number)) for number in range(100)))
+            await stage.until(single.done)
+            assert len({receipt.sequence for receipt in single.result()}) == 100
+            summary = await stage.wait(bus.publish_many(Ordered(number) for number in range(100)))
+            assert (summary.accepted, summary.failures) == (100, ())
+        assert stage.tap.peak <= 8
+        assert len(await stage.copies("Ordered")) == 200
+
+    @law(qos=0)
+    async def test_a_slow_live_listener_loses_what_does_not_fit_and_says_so(
+        self, stage: Stage
+    ) -> None:
+        """QoS 0, third law: loss that the client can see is an event; buffers are bounded."""
+        bound = stage.harness.small_buffer
+        if bound is None:
+            raise NotShown("a small buffer (Harness.small, Harness.small_buffer)")
+        receiver = await stage.transport(**stage.harness.small)
+        sender = await stage.transport()
+        listener = await stage.member(receiver, "Tick", "", durable=False)
+        for start in range(0, 4 * bound, 50):
+            numbers = range(start, min(start + 50, 4 * bound))
+            await stage.store(sender, *(stage.out("Tick", b"%d" % n, qos=0) for n in numbers))
+        await stage.until(
+            lambda: any(each.kind is EventKind.SLOW_CONSUMER for each in stage.events)
+        )
+        assert (await receiver.health()).ok  # a round trip: everything has arrived
+        found: list[bytes] = []
+        while batch := await stage.wait(listener.receive(1000, stage.scaled(0.5))):
+            found += [each.body for each in batch]
+        assert 0 < len(found) <= bound
+        await stage.store(sender, stage.out("Tick", b"next", qos=0))
+        assert [each.body for each in await stage.receive(listener, 1)] == [b"next"], "it goes on"
+
+    @law(qos=1)
+    async def test_a_slow_handler_slows_only_itself(self, stage: Stage) -> None:
+        """Faults, slow consumer: what one handler cannot take waits at the broker."""
+        goes_on = asyncio.Event()
+
+        async def wait(_number: int, _attempt: int) -> None:
+            await goes_on.wait()
+
+        slow = stage.bus(group="slow", settings={"prefetch": 4, "concurrency": 2})
+        quick = stage.bus(group="quick")
+        begun, heard = keep(slow, Ordered, wait), keep(quick, Ordered)
+        async with stage.running(slow, quick):
+            summary = await stage.wait(quick.publish_many(Ordered(n) for n in range(60)))
+            assert summary.accepted == 60
+            await stage.until(lambda: len(heard.calls) == 60)
+            assert len(begun.calls) == 2
+            goes_on.set()
+            await stage.until(lambda: len(begun.calls) >= 60)
+        assert begun.numbers == heard.numbers == list(range(60))
+
+    @law(qos=1, needs=[Ability.FILL])
+    async def test_a_full_broker_refuses_the_new_and_keeps_the_old(self, stage: Stage) -> None:
+        """Faults, disk full: nothing accepted is lost; what does not fit is refused."""
+        transport = await stage.transport(**(stage.harness.full or {}))
+        stored: list[bytes] = []
+        for number in range(100):
+            body = b"%d:" % number + b"x" * 65_536
+            message = stage.out("Order", body)
+            if not stored:
+                await stage.store(transport, message)
+            (result,) = await stage.wait(transport.publish([message]))
+            if isinstance(result, Rejected):
+                break
+            accepted(result)
+            stored.append(body)
+        else:
+            raise AssertionError("it was never full")
+        member = await stage.member(await stage.transport(), "Order", window=1000)
+        found = {each.body for each in await stage.receive(member, len(stored))}
+        assert found >= {*stored}
+
+
+async def _small(stage: Stage) -> tuple[Transport, int]:
+    transport = await stage.transport(**stage.harness.small)
+    limit = transport.max_payload_bytes
+    if limit is None:
+        raise NotShown("a limit: the transport sets none")
+    if limit > _TOO_LONG_TO_TRY:
+        raise NotShown(f"a smaller limit than {limit} bytes (Harness.small)")
+    return transport, limit
+
+
+async def _try_limit(stage: Stage, qos: int) -> None:
+    transport, limit = await _small(stage)
+    type_, group = "Order", "workers" if qos else ""
+    member = await stage.member(transport, type_, group, durable=bool(qos))
+    (result,) = await transport.publish([stage.out(type_, b"x" * (limit + 1), qos=qos)])
+    assert isinstance(result, Rejected)
+    assert isinstance(result.error, PayloadTooLarge)
+    assert result.error.limit_bytes == limit
+    largest = 2 * limit + 1 - result.error.size_bytes
+    assert largest > 0
+    message = stage.out(type_, b"x" * largest, qos=qos)
+    over: Outgoing = attrs.evolve(message, body=message.body + b"x")
+    (result,) = await transport.publish([over])
+    assert isinstance(result, Rejected), "one byte over"
+    assert isinstance(result.error, PayloadTooLarge)
+    assert (result.error.size_bytes, result.error.limit_bytes) == (limit + 1, limit)
+    await stage.store(transport, message)
+    (delivery,) = await stage.receive(member, 1)
+    assert delivery.body == message.body, "at the limit; what was over it was not stored"
+    await stage.store(transport, stage.out(type_, b"next", qos=qos))
+    assert [each.body for each in await stage.receive(member, 1)] == [b"next"]
