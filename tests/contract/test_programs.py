@@ -49,4 +49,9 @@ class TestNats(ProgramContract):
 class TestRedis(ProgramContract):
     @pytest.fixture
     def harness(self, redis: RedisServer) -> Harness:
-        return Harness(url=redis.url, time_scale=0.15, restart=restarting(redis))
+        return Harness(
+            url=redis.url,
+            time_scale=0.15,
+            settings={"reclaim_interval": 0.05},
+            restart=restarting(redis),
+        )
