@@ -1,0 +1,131 @@
+"""The kit itself: what is not there must refuse, and what was not shown is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import attrs
+import pytest
+
+from catga.model.capability import Capabilities, Capability
+from catga.plugins import Catalog, installed_catalog
+from catga.spi import Transport, TransportDescriptor
+from catga.testing.contract import (
+    AtLeastOnceContract,
+    CapabilitiesContract,
+    CompletionContract,
+)
+from catga.testing.harness import Ability, Harness
+from catga.testing.tap import Tap, TappedTransport
+
+BARE = frozenset({Capability.AT_MOST_ONCE, Capability.AT_LEAST_ONCE})
+
+
+class Bare(TappedTransport):
+    """Memory that says it can do less; the commands themselves are as absent as it says."""
+
+    honest = True
+
+    def __init__(self, inner: Transport, present: Collection[Capability]) -> None:
+        super().__init__(inner, Tap())
+        self._capabilities = Capabilities(
+            frozenset(present), dict.fromkeys(Capability, "it was left out")
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+
+def catalog(declared: Collection[Capability], present: Collection[Capability]) -> Catalog:
+    found = installed_catalog()
+    memory = found.transport_for("inmemory")
+    less: TransportDescriptor = attrs.evolve(
+        memory,
+        capabilities=frozenset(declared),
+        factory=lambda *parts: Bare(memory.factory(*parts), present),
+    )
+    return attrs.evolve(found, transports={**found.transports, "inmemory": less})
+
+
+def harness(declared: Collection[Capability], present: Collection[Capability]) -> Harness:
+    return Harness(url="inmemory://kit", manual_clock=True, catalog=catalog(declared, present))
+
+
+def test_what_is_not_declared_is_refused_and_its_laws_are_not_shown() -> None:
+    bare = harness(BARE, BARE)
+    laws = CapabilitiesContract()
+    laws.test_each_quality_works_or_refuses_to_start(bare)
+    laws.test_live_groups_share_or_are_refused(bare)
+    assert bare.not_shown == {}
+    CompletionContract().test_a_commit_records_and_acknowledges(bare)
+    assert bare.not_shown == {"test_a_commit_records_and_acknowledges": "commit, exactly-once"}
+
+
+def test_a_transport_that_does_what_it_does_not_declare_breaks_a_law() -> None:
+    bare = harness(BARE, BARE)
+    laws = CapabilitiesContract()
+    with pytest.raises(AssertionError):
+        laws.test_waiting_until_handled_is_there_or_refused(bare)
+
+
+def test_what_the_connected_server_lacks_is_not_shown_either() -> None:
+    weak = harness(Capability, BARE)
+    CompletionContract().test_a_record_is_there_once_written_and_not_before(weak)
+    assert weak.not_shown == {"test_a_record_is_there_once_written_and_not_before": "exactly-once"}
+    CapabilitiesContract().test_nothing_is_there_that_is_not_declared_and_what_is_missing_has_a_reason(
+        weak
+    )
+
+
+def test_what_is_there_and_not_declared_breaks_a_law() -> None:
+    liar = harness(BARE, Capability)
+    with pytest.raises(AssertionError):
+        CapabilitiesContract().test_nothing_is_there_that_is_not_declared_and_what_is_missing_has_a_reason(
+            liar
+        )
+
+
+def test_every_law_says_what_it_promises_and_from_where() -> None:
+    for name, test in vars(AtLeastOnceContract).items():
+        if name.startswith("test_"):
+            assert test.law.name == name
+            assert test.law.words.startswith("QoS 1")
+            assert Capability.AT_LEAST_ONCE in test.law.needs
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("nats://127.0.0.1:4222", 4222),
+        ("redis://user:p%3A4222@localhost:6379/2?a=b", 6379),
+        ("nats://127.0.0.1:4222,127.0.0.1:4223", None),
+        ("nats://example.org:4222", None),
+        ("inmemory://name", None),
+    ],
+)
+def test_one_port_of_loopback_can_be_reached_through_a_proxy(url: str, port: int | None) -> None:
+    reached = Harness(url=url)
+    assert reached.proxied_port == port
+    assert (Ability.CUT in reached.abilities) is (port is not None)
+    if port is not None:
+        assert reached.url_at(1) == url.replace(f":{port}", ":1")
+
+
+def test_the_report_lists_what_was_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "import pytest\n"
+        "from catga.testing.contract import RecoveryContract\n"
+        "from catga.testing.harness import Harness\n"
+        "class TestMine(RecoveryContract):\n"
+        "    @pytest.fixture\n"
+        "    def harness(self):\n"
+        "        return Harness(url='inmemory://mine', manual_clock=True)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "catga.testing.report", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "laws not shown" in done.stdout
+    assert "restart_of_the_broker: needs restart the broker on its data" in done.stdout
