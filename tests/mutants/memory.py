@@ -4,34 +4,26 @@ in its place."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
-from catga.ground.ids import new_message_id
 from catga.spi import (
     Ack,
-    Completion,
     Delivery,
     Done,
     Outgoing,
-    PublishResult,
-    Receipt,
-    Rejected,
     Settle,
     SettleResult,
     Source,
     Start,
 )
-from catga_inmemory import transport
-from catga_inmemory.broker import LiveListener, MemoryBroker
-from catga_inmemory.log import Entry, Flight, Group, Stream
+from catga_inmemory.broker import LiveListener
+from catga_inmemory.log import Flight, Group, Stream
 from catga_inmemory.subscriptions import LogSubscription
-from catga_inmemory.transport import MemoryInbox, MemoryTransport
 from mutants.mutation import Base, mutant
 
-_Append = Callable[[Stream, Outgoing], tuple[Entry, bool]]
 _Declare = Callable[[Stream, Source], Group]
 _Receive = Callable[[LogSubscription, int, float], Any]
 
@@ -64,83 +56,6 @@ def ignores_the_nack_delay(real: Any) -> Any:
         return bool(real(self, flight, 0.0))
 
     return give_back
-
-
-@mutant(
-    Base.MEMORY,
-    Stream,
-    "append",
-    law="test_one_id_is_stored_once_and_the_repeat_names_the_original",
-)
-def no_message_id_on_publish(real: _Append) -> _Append:
-    """The broker sees another id each time, so it knows no duplicate."""
-
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        return real(self, attrs.evolve(outgoing, message_id=new_message_id()))
-
-    return append
-
-
-@mutant(Base.MEMORY, Stream, "append", law="test_the_same_body_under_another_id_is_another_message")
-def dedupes_on_the_body(real: _Append) -> _Append:
-    """Equal bodies count as one message."""
-
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        return real(self, attrs.evolve(outgoing, message_id=outgoing.body.hex()))
-
-    return append
-
-
-@mutant(
-    Base.MEMORY, Stream, "append", law="test_the_same_id_on_another_subject_is_stored_there_too"
-)
-def dedupe_without_the_subject(real: _Append) -> _Append:
-    """One id is stored once, wherever it is sent to."""
-
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        for entry in self.entries.values():
-            if entry.message_id == outgoing.message_id:
-                return entry, True
-        return real(self, outgoing)
-
-    return append
-
-
-@mutant(Base.MEMORY, Stream, "append", law="test_what_is_not_settled_is_never_trimmed")
-def trims_unsettled_entries_in_memory(real: _Append) -> _Append:
-    """The log keeps its last ten entries, settled or not."""
-
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        kept = real(self, outgoing)
-        for sequence in list(self.entries)[:-10]:
-            gone = self.entries.pop(sequence)
-            for group in self.groups.values():
-                group.ready = deque(pair for pair in group.ready if pair[0] is not gone)
-        return kept
-
-    return append
-
-
-@mutant(
-    Base.MEMORY, MemoryInbox, "__init__", law="test_what_the_group_completed_is_not_handled_again"
-)
-def record_in_process_memory(real: Any) -> Any:
-    """Completion records are this process's own."""
-
-    def init(self: MemoryInbox, broker: MemoryBroker) -> None:
-        real(self, MemoryBroker(broker.clock))
-
-    return init
-
-
-@mutant(Base.MEMORY, transport, "_record_key", law="test_another_group_handles_it_nevertheless")
-def record_without_the_group(real: Any) -> Any:
-    """What one group completed counts as completed by all."""
-
-    def record_key(key: Completion) -> tuple[str, str, str, str]:
-        return (key.namespace, "", key.type, key.message_id)
-
-    return record_key
 
 
 @mutant(
@@ -215,48 +130,6 @@ def never_takes_over_from_a_dead_member(real: Any) -> Any:
         pass
 
     return watch
-
-
-@mutant(
-    Base.MEMORY, MemoryTransport, "publish", law="test_a_receipt_names_the_copy_that_is_delivered"
-)
-def reports_a_batch_published_before_it_is(real: Any) -> Any:
-    """The receipt comes first; a second later it is stored, if the sender is still there."""
-
-    async def publish(self: MemoryTransport, batch: Sequence[Outgoing]) -> Sequence[PublishResult]:
-        broker = self._broker
-        if broker is None or not batch[0].subject.durable:
-            results: Sequence[PublishResult] = await real(self, batch)
-            return results
-
-        def later() -> None:
-            if self._broker is not None:
-                for outgoing in batch:
-                    self._publish_one(self._broker, outgoing)
-
-        broker.clock.call_later(1.0, later)
-        return [Receipt(outgoing.message_id, "0") for outgoing in batch]
-
-    return publish
-
-
-@mutant(
-    Base.MEMORY,
-    MemoryTransport,
-    "publish",
-    law="test_a_closed_transport_refuses_instead_of_keeping_it",
-)
-def swallows_a_publish_error(real: Any) -> Any:
-    """What was refused is reported as published."""
-
-    async def publish(self: MemoryTransport, batch: Sequence[Outgoing]) -> Sequence[PublishResult]:
-        results = await real(self, batch)
-        return [
-            Receipt(outgoing.message_id) if isinstance(result, Rejected) else result
-            for outgoing, result in zip(batch, results, strict=True)
-        ]
-
-    return publish
 
 
 @mutant(Base.MEMORY, Group, "take", law="test_a_small_window_lets_everything_through")

@@ -10,6 +10,7 @@ import attrs
 
 import mutants.engine
 import mutants.memory
+import mutants.memory_storing
 import mutants.nats
 import mutants.redis  # noqa: F401 - each declares its own
 from mutants.bench import LAWS, SCENARIOS, Outcome, Trial, harness_of, try_out
@@ -19,10 +20,10 @@ from mutants.search import MOST_STEPS, search
 __all__ = ["MUTANTS", "Row", "kill_table", "show"]
 
 _SAMPLE = (
+    "test_a_lost_reply_is_unknown_and_stored_at_most_once",
     "test_a_publish_whose_answer_was_lost_is_stored_once",
     "test_a_restart_loses_nothing_and_forgets_no_id",
     "test_a_handler_that_raises_gets_it_again_as_the_next_attempt",
-    "test_another_group_handles_it_nevertheless",
     "test_every_group_gets_everything_whatever_others_did_with_it",
     "test_one_id_is_stored_once_and_the_repeat_names_the_original",
     "test_what_was_published_before_the_first_start_is_delivered",
