@@ -52,6 +52,7 @@ class AtMostOnceContract:
         """QoS 0, words: nothing is stored, retried or replayed."""
         sender, receiver = await stage.transport(), await stage.transport()
         await stage.store(sender, stage.out("Tick", b"old", qos=0))
+        assert (await sender.health()).ok  # a round trip: the broker has passed it on
         listener = await stage.member(receiver, "Tick", "", durable=False)
         await stage.store(sender, stage.out("Tick", b"new", qos=0))
         assert [each.body for each in await stage.receive(listener, 1)] == [b"new"]
