@@ -97,6 +97,9 @@ class GuardedClient(Client):
         Without a connection, or after `timeout` seconds: at once.
         """
         with contextlib.suppress(Error, OSError, TimeoutError):
+            if not self.is_connected:  # its own drain would wait for the next connection
+                await subscription.unsubscribe()
+                return
             async with asyncio.timeout(timeout):
                 await subscription.drain()  # type: ignore[no-untyped-call] # the client's own
 
