@@ -73,7 +73,7 @@ def test_a_transport_that_does_what_it_does_not_declare_breaks_a_law() -> None:
 
 
 def test_what_the_connected_server_lacks_is_not_shown_either() -> None:
-    weak = harness(Capability, BARE)
+    weak = harness(frozenset(Capability), BARE)
     CompletionContract().test_a_record_is_there_once_written_and_not_before(weak)
     assert weak.not_shown == {"test_a_record_is_there_once_written_and_not_before": "exactly-once"}
     CapabilitiesContract().test_nothing_is_there_that_is_not_declared_and_what_is_missing_has_a_reason(
@@ -82,7 +82,7 @@ def test_what_the_connected_server_lacks_is_not_shown_either() -> None:
 
 
 def test_what_is_there_and_not_declared_breaks_a_law() -> None:
-    liar = harness(BARE, Capability)
+    liar = harness(BARE, frozenset(Capability))
     with pytest.raises(AssertionError):
         CapabilitiesContract().test_nothing_is_there_that_is_not_declared_and_what_is_missing_has_a_reason(
             liar
