@@ -31,5 +31,6 @@ def catga_transports() -> Sequence[TransportDescriptor]:
             settings=MemorySettings,
             capabilities=CAPABILITIES,
             waits_for_handlers=True,
+            in_process=True,
         ),
     )

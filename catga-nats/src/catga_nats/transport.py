@@ -78,6 +78,11 @@ class NatsTransport(Transport):
         return self._connection.client.max_payload if self._connection is not None else None
 
     @property
+    def server(self) -> str:
+        """The server's name for itself is not in its INFO: it is always a nats-server."""
+        return f"nats-server {self._connection.client.server_version}" if self._connection else ""
+
+    @property
     def inbox(self) -> InboxStore | None:
         """The records in JetStream, when it is there."""
         return self._inbox

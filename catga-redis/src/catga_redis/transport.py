@@ -79,6 +79,7 @@ class RedisTransport(Transport):
         self._subscriptions: list[Subscription] = []
         self._bulk_limit = _BULK_LIMIT
         self._warned: set[str] = set()
+        self._server = ""
 
     def __repr__(self) -> str:
         return f"<RedisTransport {self._dialer.where}>"
@@ -92,6 +93,11 @@ class RedisTransport(Transport):
     def max_payload_bytes(self) -> int | None:
         """The server's `proto-max-bulk-len`, or the smaller setting."""
         return min(self._bulk_limit, self._settings.max_payload_bytes or self._bulk_limit)
+
+    @property
+    def server(self) -> str:
+        """From the reply of `HELLO`: Redis and Valkey tell their own name and version there."""
+        return self._server
 
     @property
     def inbox(self) -> InboxStore | None:
@@ -134,6 +140,7 @@ class RedisTransport(Transport):
             if isinstance(value, bytes)
         }
         check_server(words, session.where)
+        self._server = f"{words.get('server', 'redis')} {words.get('version', '')}".rstrip()
         while isinstance(await self._greeting(session), BusyLoadingError):
             await session.runtime.clock.sleep(_LOADING_PAUSE)  # until the connect deadline
         with contextlib.suppress(*REPLY_ERRORS):  # not permitted: the usual limit is assumed

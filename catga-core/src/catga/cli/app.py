@@ -10,6 +10,7 @@ import click
 from catga.cli.errors import CommandFailed, verbose_option
 from catga.cli.plugins import plugins
 from catga.cli.run import run
+from catga.cli.verify import verify
 from catga.errors import CatgaError
 from catga.plugins import installed_catalog
 from catga.spi import SPI_VERSION, CommandDescriptor
@@ -66,7 +67,7 @@ def _load(descriptor: CommandDescriptor) -> click.Command:
 @click.group(
     cls=_Program,
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands=[plugins, run],
+    commands=[plugins, run, verify],
 )
 @click.version_option(
     importlib.metadata.version("catga-core"),

@@ -36,6 +36,9 @@ class TransportDescriptor:
     spi_version: int = SPI_VERSION
     waits_for_handlers: bool = False
     """The default of the setting `wait_handled`."""
+    in_process: bool = False
+    """It lives in the memory of this process and knows no time but the clock it is lent; a URL
+    with nothing behind `://` is private to one bus."""
 
 
 @attrs.frozen

@@ -265,6 +265,12 @@ class Transport(ABC):
     def max_payload_bytes(self) -> int | None:
         """The largest body plus headers the broker takes, or None when it sets no limit."""
 
+    @property
+    def server(self) -> str:
+        """What the connected server calls itself, with its version (`valkey 9.1.0`); empty when
+        it does not tell. For reports only: what it can do stands in `capabilities`."""
+        return ""
+
     @abstractmethod
     async def open(self, runtime: Runtime) -> None:
         """Connect. Raises `ConnectionLost`, `AuthenticationError`, `CapabilityError` (too old)."""

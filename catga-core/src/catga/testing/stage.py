@@ -63,6 +63,8 @@ class Stage:
         self.harness = harness
         self.clock = harness.clock()
         self.namespace = f"law-{new_instance()}"
+        self.namespaces = [self.namespace]
+        """All are removed at the end: a law that makes another one appends it."""
         self.lease = 2.0 * harness.time_scale
         self.events: list[TransportEvent] = []
         self.tasks = TaskOwner()
@@ -291,7 +293,7 @@ class Stage:
     # ---- the end
 
     async def close(self) -> None:
-        """Close everything, then remove the namespace: nobody is left who could make it again."""
+        """Close everything, then remove what was made: nobody is left who could make it again."""
         async with contextlib.AsyncExitStack() as last_first:
             last_first.push_async_callback(self._remove)
             last_first.push_async_callback(self.tasks.close)
@@ -306,9 +308,10 @@ class Stage:
         cleaner = self.harness.make()
         try:
             await cleaner.open(self.runtime())
-            await cleaner.remove(self.namespace)
+            for namespace in self.namespaces:
+                await cleaner.remove(namespace)
         except CatgaError as error:
-            self.harness.left_behind[self.namespace] = str(error)
+            self.harness.left_behind.update(dict.fromkeys(self.namespaces, str(error)))
         finally:
             await cleaner.close()
             await self.tasks.close()

@@ -71,23 +71,21 @@ class AddressingContract:
         """QoS 1, words: an application sees its own, and removing one leaves its neighbour."""
         transport = await stage.transport()
         other = f"{stage.namespace}-2"
+        stage.namespaces.append(other)
         mine = await stage.member(transport, "Order")
         theirs = stage.source("Order")
         theirs = attrs.evolve(theirs, namespace=other)
         topology = attrs.evolve(stage.topology(theirs, publishes=["Order"]), namespace=other)
-        try:
-            await transport.prepare(topology, Mode.CREATE)
-            neighbour = await transport.subscribe(theirs)
-            subject = Subject(other, Kind.LOG, "Order")
-            for body in (b"one", b"two"):
-                message = Outgoing(subject, body, body.decode(), QualityOfService.AT_LEAST_ONCE)
-                await stage.wait(transport.publish([message]))
-            await stage.nothing(mine)
-            await stage.wait(transport.remove(stage.namespace))
-            found = await stage.receive(neighbour, 2)
-            assert [each.body for each in found] == [b"one", b"two"]
-        finally:
-            await transport.remove(other)
+        await transport.prepare(topology, Mode.CREATE)
+        neighbour = await transport.subscribe(theirs)
+        subject = Subject(other, Kind.LOG, "Order")
+        for body in (b"one", b"two"):
+            message = Outgoing(subject, body, body.decode(), QualityOfService.AT_LEAST_ONCE)
+            await stage.wait(transport.publish([message]))
+        await stage.nothing(mine)
+        await stage.wait(transport.remove(stage.namespace))
+        found = await stage.receive(neighbour, 2)
+        assert [each.body for each in found] == [b"one", b"two"]
 
     @law(qos=0)
     async def test_namespaces_and_types_are_kept_apart_live(self, stage: Stage) -> None:
