@@ -315,7 +315,13 @@ class _Execution:
         history = self.history
         return len(history.runs), len(history.settled), len(history.disturbances)
 
+    async def _reach(self) -> None:
+        """Return once the auditor has its connection back."""
+        while not (await self._stage.anchor.health()).ok:
+            await self._clock.sleep(_TICK)
+
     async def _audit(self) -> None:
+        await self._stage.wait(self._reach())
         qualities = sorted({each.qos for each in self.history.published if each.qos})
         audits = [self._stage.copies(MESSAGES[qos].__name__) for qos in qualities]
         for qos, bodies in zip(qualities, await self._stage.wait(_all(audits)), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 import attrs
 
 from catga.engine.context import Context
-from catga.errors import DecodeError
+from catga.errors import ConfigurationError, DecodeError
 from catga.ground.clock import Clock, Timer
 from catga.model.message import Event
 from catga.model.qos import QualityOfService
@@ -163,6 +164,8 @@ class Member(Instrument):
         self.bus.use(self)
         await self.bus.__aenter__()
         self.present = not self._crashed
+        if self._crashed and self._proxy is None:  # there was nothing to let go of before
+            await self._vanish()
 
     def _register(self, qos: int) -> None:
         @self.bus.handle(MESSAGES[qos])
@@ -191,7 +194,8 @@ class Member(Instrument):
             self._vanishing = self._stage.tasks.spawn(self._vanish(), f"crash {self.number}")
 
     async def _vanish(self) -> None:
-        await self.bus.transport.close()
+        with contextlib.suppress(ConfigurationError):  # not running: joining yet, or leaving
+            await self.bus.transport.close()
         await self.bus.close()
 
     async def gone(self) -> None:
