@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ import attrs
 
 from catga.bus import Bus, Parts
 from catga.errors import CatgaError
-from catga.ground.clock import Clock, ManualClock, settle_loop
+from catga.ground.clock import Clock
 from catga.ground.ids import new_instance, new_message_id
 from catga.ground.tasks import TaskOwner
 from catga.model.qos import QualityOfService
@@ -38,6 +38,7 @@ from catga.spi import (
     TransportEvent,
 )
 from catga.testing.faults import FaultProxy
+from catga.testing.pace import Pace
 from catga.testing.tap import Tap, TappedTransport
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ __all__ = ["NotShown", "Stage", "accepted"]
 
 T = TypeVar("T")
 
-_STEP = 0.01
 _WINDOW = 600.0
 _TTL = 86_400.0
 
@@ -56,18 +56,18 @@ class NotShown(Exception):
     """The law cannot be shown on this harness; the text says what is missing."""
 
 
-class Stage:
+class Stage(Pace):
     """What a law acts with. Seconds are the law's; the harness says how long they really take."""
 
     def __init__(self, harness: Harness) -> None:
+        self.tasks = TaskOwner()
+        super().__init__(harness.clock(), harness.time_scale, self.tasks)
         self.harness = harness
-        self.clock = harness.clock()
         self.namespace = f"law-{new_instance()}"
         self.namespaces = [self.namespace]
         """All are removed at the end: a law that makes another one appends it."""
-        self.lease = 2.0 * harness.time_scale
+        self.lease = self.scaled(2.0)
         self.events: list[TransportEvent] = []
-        self.tasks = TaskOwner()
         self.tap = Tap()
         """What the buses of this law handed to their transports."""
         self.anchor: Transport
@@ -80,46 +80,6 @@ class Stage:
         """Reach the broker."""
         self.anchor = await self.transport()
         self._reached = True
-
-    # ---- time
-
-    def scaled(self, seconds: float) -> float:
-        """Return how long `seconds` of the law really take."""
-        return seconds * self.harness.time_scale
-
-    async def pass_time(self, seconds: float) -> None:
-        """Let `seconds` of the law go by."""
-        if isinstance(self.clock, ManualClock):
-            await self.clock.advance(self.scaled(seconds))
-            await settle_loop()
-        else:
-            await self.clock.sleep(self.scaled(seconds))
-
-    async def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
-        """Wait until `condition` holds; `AssertionError` after `seconds`, never scaled down."""
-        deadline = self.clock.monotonic() + seconds
-        while not condition():
-            assert self.clock.monotonic() < deadline, "the condition was never met"
-            if isinstance(self.clock, ManualClock):
-                await self.clock.advance(_STEP)
-            else:
-                await self.clock.sleep(_STEP)
-
-    async def wait(self, work: Coroutine[Any, Any, T], seconds: float = 20.0) -> T:
-        """Return what `work` returns, while time goes on; `AssertionError` after `seconds`.
-
-        Cancelled or too late, `work` is cancelled.
-        """
-        task = self.tasks.spawn(work, "a step of the law")
-        try:
-            if isinstance(self.clock, ManualClock):
-                await self.until(task.done, seconds)
-            else:
-                await asyncio.wait([task], timeout=seconds)
-            assert task.done(), "it took too long"
-        finally:
-            task.cancel()
-        return task.result()
 
     # ---- parts
 
