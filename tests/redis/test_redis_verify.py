@@ -20,10 +20,10 @@ def test_the_contract_is_kept_and_nothing_is_left(server: RedisServer) -> None:
     assert name in {"redis", "valkey"}
     assert version[0].isdecimal()
     assert certificate["versions"]["transport"].startswith("catga-redis ")
-    assert keys(server) == before
+    assert keys(server) <= before, "claims of other tests may expire meanwhile"
 
 
 def test_after_ctrl_c_nothing_is_left(server: RedisServer) -> None:
     before = keys(server)
     interrupt(server.url, "lease", lambda: keys(server) - before)
-    assert keys(server) == before
+    assert keys(server) <= before, "claims of other tests may expire meanwhile"
