@@ -111,8 +111,11 @@ class ChildProcess:
         Raises `TimeoutError` when it still runs after `timeout` seconds.
         """
         async with asyncio.timeout(timeout):
-            # Unread lines would block it.
-            rest, _ = await self.running.communicate()
+            # Unread lines would block it. Not `communicate`: from Python 3.12 on it closes stdin
+            # first, and the child takes that for the end of its parent.
+            stdout = self.running.stdout
+            rest = b"" if stdout is None else await stdout.read()
+            await self.running.wait()
         self.lines += rest.decode(errors="replace").splitlines()
         return self.running.returncode or 0
 
