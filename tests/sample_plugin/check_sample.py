@@ -67,7 +67,10 @@ def test_its_module_imports_nothing_heavy_and_the_program_lists_it() -> None:
     (plugin,) = shown["plugins"]
     named = (plugin["name"], plugin["distribution"], plugin["version"])
     assert named == ("sample", "catga-sqlite-sample", "1.0.0")
-    assert set(plugin["transports"][0]["capabilities"]) == set(Capability) - {"handled"}
+    assert set(plugin["transports"][0]["capabilities"]) == set(Capability) - {
+        "handled",
+        "discovery",
+    }
 
 
 def test_the_page_points_at_what_is_there() -> None:

@@ -6,6 +6,7 @@ same application over any transport that is installed.
 
 from catga.bus import Bus, Parts
 from catga.engine.context import Context
+from catga.engine.discovery import Discovery
 from catga.errors import (
     AuthenticationError,
     CapabilityError,
@@ -16,6 +17,7 @@ from catga.errors import (
     DecodeError,
     EncodeError,
     LeaseLost,
+    NodeTaken,
     NoHandler,
     NoResponders,
     PayloadTooLarge,
@@ -33,6 +35,7 @@ from catga.errors import (
     UnknownTypeError,
 )
 from catga.model.message import Event, Message, Request, identify
+from catga.model.node import ChangeKind, Node, NodeChange
 from catga.model.outcome import Drained, PublishSummary, Receipt
 from catga.model.qos import QualityOfService
 from catga.router import Router
@@ -44,11 +47,13 @@ __all__ = [
     "Bus",
     "CapabilityError",
     "CatgaError",
+    "ChangeKind",
     "CodecError",
     "ConfigurationError",
     "ConnectionLost",
     "Context",
     "DecodeError",
+    "Discovery",
     "Drained",
     "EncodeError",
     "Event",
@@ -58,6 +63,9 @@ __all__ = [
     "Middleware",
     "NoHandler",
     "NoResponders",
+    "Node",
+    "NodeChange",
+    "NodeTaken",
     "Parts",
     "PayloadTooLarge",
     "PluginConflictError",

@@ -14,11 +14,13 @@ from catga.codecs import TypeRegistry, WireType
 from catga.engine.addressing import NOTHING_EXTRA, Addresser, Extras
 from catga.engine.bulk import AfterPublish, publish_all
 from catga.engine.context import CURRENT
+from catga.engine.discovery import Discovery
 from catga.engine.publishing import receipt_or_raise
 from catga.errors import ConfigurationError
 from catga.ground.clock import Clock, SystemClock
 from catga.ground.tasks import finish
 from catga.model.message import Request
+from catga.model.node import Node
 from catga.model.outcome import Drained, PublishSummary, Receipt
 from catga.model.qos import QualityOfService
 from catga.model.subject import Subject, check_token
@@ -53,12 +55,15 @@ class Bus(Router):
     * `namespace` keeps applications on one broker apart.
     * `consume=False` only publishes: handlers are not started.
     * `publishes` are types to check and prepare at the start instead of at their first publish.
+    * `node` makes it a node that others see (`bus.discovery`) while it runs: True, or a `Node` that
+      describes it. It registers when everything else has started, renews its lease, and leaves
+      when the bus drains.
     * `settings` wins over the URL's query, which wins over the environment (`CATGA_...`).
 
     Raises `ConfigurationError` for a service, group or namespace that cannot stand in a subject.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is asked for by its name
         self,
         url: str,
         *,
@@ -67,6 +72,7 @@ class Bus(Router):
         namespace: str = "catga",
         consume: bool = True,
         publishes: Sequence[type] = (),
+        node: Node | bool = False,
         settings: Mapping[str, object] | None = None,
         parts: Parts | None = None,
     ) -> None:
@@ -77,6 +83,7 @@ class Bus(Router):
         self._address, self._query = parse_url(url)
         self._consume = consume
         self._publishes = tuple(publishes)
+        self._node = _described(node, service)
         self._code = dict(settings or {})
         self._middleware: list[Middleware] = []
         self._instruments: list[Instrument] = []
@@ -163,6 +170,7 @@ class Bus(Router):
             instruments=(*(make() for make in catalog.instruments), *self._instruments),
             service=self.service,
             namespace=self.namespace,
+            node=self._node,
         )
 
     def _running(self) -> Session:
@@ -307,6 +315,14 @@ class Bus(Router):
         """The open transport, for tools that administer the broker."""
         return self._running().plan.transport
 
+    @property
+    def discovery(self) -> Discovery:
+        """Who else is there; what this bus is itself, if anything.
+
+        Raises `CapabilityError` when the transport has no discovery.
+        """
+        return self._running().discovery
+
     async def health(self) -> Health:
         """Ask the server, now, whether messages can move."""
         return await self.transport.health()
@@ -316,3 +332,14 @@ class Bus(Router):
         dead-letter, poison, lost, expired, unknown."""
         consumers = self._session.consumers if self._session else ()
         return {consumer.name: dict(consumer.counts) for consumer in consumers}
+
+
+def _described(node: Node | bool, service: str) -> Node | None:
+    """Return what a bus of this service registers itself as."""
+    if node is True:
+        return Node(service=service)
+    if isinstance(node, Node):
+        return node if node.service else attrs.evolve(node, service=service)
+    if node is False:
+        return None
+    raise ConfigurationError(f"node is True, False or a Node, not {type(node).__name__}")

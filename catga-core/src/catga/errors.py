@@ -18,6 +18,7 @@ __all__ = [
     "LeaseLost",
     "NoHandler",
     "NoResponders",
+    "NodeTaken",
     "PayloadTooLarge",
     "PluginConflictError",
     "PluginError",
@@ -113,7 +114,12 @@ class PayloadTooLarge(PublishRejected):
 
 
 class LeaseLost(TransportError):
-    """The delivery belongs to another consumer by now; nothing done here has an effect on it."""
+    """The delivery, or the id of the node, is not ours any more; nothing done here has an effect
+    on it."""
+
+
+class NodeTaken(TransportError):
+    """Another node holds this id, and lives: give each node an id of its own."""
 
 
 class SubscriptionClosed(TransportError):

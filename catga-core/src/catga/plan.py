@@ -12,6 +12,7 @@ from catga.errors import CapabilityError
 from catga.ground.clock import Clock
 from catga.ground.ids import new_instance
 from catga.model.capability import QOS_CAPABILITY, Capability
+from catga.model.node import Node
 from catga.model.qos import QualityOfService
 from catga.policy import broken_horizons
 from catga.router import Registration
@@ -36,6 +37,8 @@ class Plan:
     instruments: tuple[Instrument, ...]
     service: str
     namespace: str
+    node: Node | None = None
+    """What the bus registers itself as."""
 
     def qos_of(self, wire: WireType) -> QualityOfService:
         """Return the quality a type is sent with unless the call says otherwise."""
@@ -76,6 +79,8 @@ class Plan:
 
     def _check_capabilities(self) -> None:
         capabilities = self.transport.capabilities
+        if self.node is not None:
+            capabilities.require(Capability.DISCOVERY, "node=…")
         for handler in self.handlers:
             who = f"the handler {handler.name} of {handler.wire.name}"
             capabilities.require(QOS_CAPABILITY[handler.qos], who)

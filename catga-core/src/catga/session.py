@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from catga.codecs import WireType
 from catga.engine.consuming import Consumer
+from catga.engine.discovery import Discovery, NodePace
 from catga.engine.handling import OnPublish, compile_call, compile_publish
 from catga.engine.publishing import Publisher
 from catga.engine.requests import Requester, Responder
@@ -57,6 +58,7 @@ class Session:
         self._drained: Drained | None = None
         self._declared: set[tuple[str, QualityOfService]] = set()
         self._on_publish = compile_publish(plan.middleware)
+        self._discovery: Discovery | None = None
         self.consumers: list[Consumer] = []
         self.publisher = Publisher(
             plan.transport,
@@ -112,6 +114,23 @@ class Session:
             *(consumer.start(sources[consumer.handler]) for consumer in self.consumers)
         )
         self.tasks.spawn(self._sweep(), "sweep leases and timeouts")
+        if plan.node is not None:
+            await self.discovery.take_over(plan.node)  # last: who sees it may count on it
+            self.tasks.spawn(self.discovery.keep(), "heartbeats of the node")
+
+    @property
+    def discovery(self) -> Discovery:
+        """The nodes of the namespace. Raises `CapabilityError` when the transport has none."""
+        if self._discovery is None:
+            plan, settings = self.plan, self.plan.settings
+            plan.transport.capabilities.require(Capability.DISCOVERY, "seeing nodes")
+            ttl = settings.node_ttl.total_seconds()
+            beat = settings.node_heartbeat
+            pace = NodePace(ttl, ttl / 3 if beat is None else beat.total_seconds())
+            mode = Mode.CREATE if settings.create else Mode.VERIFY
+            store = plan.transport.node_store(plan.namespace, ttl, mode)
+            self._discovery = Discovery(store, plan.clock, pace, self.instance, emit=self._heard)
+        return self._discovery
 
     def _services(self) -> Services:
         plan, settings = self.plan, self.plan.settings
@@ -217,13 +236,23 @@ class Session:
         """Stop taking in, finish what is in hand, give back the rest. Idempotent."""
         if self._drained is None:
             timeout = self.plan.settings.drain_deadline.total_seconds()
-            parts = await asyncio.gather(*(one.drain(timeout) for one in self.consumers))
+            draining = asyncio.gather(*(one.drain(timeout) for one in self.consumers))
+            parts, _ = await asyncio.gather(draining, self._leave())
             self._drained = Drained(
                 sum(part.handled for part in parts),
                 sum(part.returned for part in parts),
                 sum(part.abandoned for part in parts),
             )
         return self._drained
+
+    async def _leave(self) -> None:
+        """Tell the other nodes that nothing more is taken in here."""
+        try:
+            if self._discovery is not None:
+                await self._discovery.deregister()
+        except CatgaError as error:
+            words = f"the node could not say good-bye, it is seen until its lease ends: {error}"
+            self._heard(TransportEvent(EventKind.TROUBLE, words))
 
     async def close(self) -> None:
         """Release everything now. Idempotent, safe after a failed start."""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Source
+from catga_inmemory.discovery import NodeTable
 from catga_inmemory.log import Stream
 
 __all__ = ["LiveListener", "MemoryBroker", "acquire", "release"]
@@ -41,6 +42,7 @@ class MemoryBroker:
         self._turn = itertools.count()
         self.replies: dict[str, LiveListener] = {}
         self.completions: dict[tuple[str, str, str, str], float] = {}
+        self._nodes: dict[str, NodeTable] = {}
 
     def stream(self, namespace: str, type_: str) -> Stream:
         """Return what is stored for this type, empty when nothing is yet."""
@@ -49,6 +51,10 @@ class MemoryBroker:
         if stream is None:
             stream = self._streams[key] = Stream(self.clock)
         return stream
+
+    def nodes(self, namespace: str) -> NodeTable:
+        """Return the nodes of a namespace."""
+        return self._nodes.setdefault(namespace, NodeTable(self.clock))
 
     def close(self) -> None:
         """Forget every timer."""
@@ -64,6 +70,7 @@ class MemoryBroker:
                 stream.forget(name)
         for record in [record for record in self.completions if record[0] == namespace]:
             del self.completions[record]
+        self.nodes(namespace).clear()
 
     def listen(self, source: Source, listener: LiveListener) -> None:
         """Add a live listener."""

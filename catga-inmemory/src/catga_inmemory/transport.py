@@ -16,6 +16,7 @@ from catga.spi import (
     Health,
     InboxStore,
     Mode,
+    NodeStore,
     Outgoing,
     PublishResult,
     Receipt,
@@ -31,6 +32,7 @@ from catga.spi import (
     check_token,
 )
 from catga_inmemory.broker import LiveListener, MemoryBroker, acquire, release
+from catga_inmemory.discovery import MemoryNodes
 from catga_inmemory.settings import MemorySettings
 from catga_inmemory.subscriptions import LiveSubscription, LogSubscription
 
@@ -163,6 +165,11 @@ class MemoryTransport(Transport):
         if entry.finished is None:
             entry.finished = asyncio.get_running_loop().create_future()
         await asyncio.shield(entry.finished)
+
+    def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
+        """Return the nodes of a namespace of this broker."""
+        del ttl, mode
+        return MemoryNodes(lambda: self._need().nodes(namespace))
 
     async def remove(self, namespace: str) -> None:
         """Forget everything stored under the namespace."""

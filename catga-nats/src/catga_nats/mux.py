@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from catga_nats.client import GuardedClient
 
-__all__ = ["Answer", "Ask", "Batch", "Missing", "Mux"]
+__all__ = ["Answer", "Ask", "Batch", "Missing", "Mux", "Series"]
 
 
 class Missing(Enum):
@@ -86,6 +86,48 @@ class Batch:
             self._waiter.set_result(None)
 
 
+class Series:
+    """One request that is answered by several messages; the first with a status is the last."""
+
+    __slots__ = ("_key", "_mux", "_subject", "_waiter", "end", "messages")
+
+    def __init__(self, mux: Mux, subject: str) -> None:
+        self._mux = mux
+        self._subject = subject
+        self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._key = mux.enter(self, 0, subject)
+        self.messages: list[Msg] = []
+        self.end: Answer = Missing.TIMEOUT
+        """What came last: with a status, or why nothing more comes."""
+
+    def put(self, index: int, answer: Answer) -> None:
+        """Take in one message, and expect another one unless it is the last."""
+        if isinstance(answer, Missing) or (answer.headers or {}).get("Status"):
+            self.end = answer
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            return
+        self.messages.append(answer)
+        self._mux.enter(self, index, self._subject, self._key)
+
+    async def ask(self, payload: bytes, timeout: float) -> None:
+        """Send the request; return when the last message is there, or after `timeout` seconds."""
+        if not await self._mux.send(self._subject, payload, self._key):
+            self.end = Missing.UNSENT
+            self._mux.forget([self._key])
+            return
+        timer = self._mux.clock.call_later(timeout, self._expire)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._mux.forget([self._key])
+
+    def _expire(self) -> None:
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+
 class Mux:
     """Everything one connection asks and waits for."""
 
@@ -94,15 +136,16 @@ class Mux:
         self._client = client
         self._prefix = client.new_inbox() + "."
         self._counter = itertools.count(1)
-        self._pending: dict[str, tuple[Batch, int, str]] = {}
+        self._pending: dict[str, tuple[Batch | Series, int, str]] = {}
+        self.send = client.send
 
     async def start(self) -> None:
         """Subscribe to the answers."""
         await self._client.subscribe_all(f"{self._prefix}*", self._on_answer)
 
-    def enter(self, batch: Batch, index: int, subject: str) -> str:
-        """Make room in the table for one answer; return its reply subject."""
-        key = f"{self._prefix}{next(self._counter)}"
+    def enter(self, batch: Batch | Series, index: int, subject: str, again: str = "") -> str:
+        """Make room in the table for one answer; return its reply subject (`again`: that one)."""
+        key = again or f"{self._prefix}{next(self._counter)}"
         self._pending[key] = (batch, index, subject)
         return key
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from catga.spi import Kind, Source, Subject
 
-__all__ = ["bucket", "consumer", "dead_stream", "inbox_stream", "log_stream", "stored_subjects"]
+__all__ = [
+    "bucket",
+    "consumer",
+    "dead_stream",
+    "inbox_stream",
+    "log_stream",
+    "nodes_bucket",
+    "nodes_hint",
+    "nodes_stream",
+    "stored_subjects",
+]
 
 
 def log_stream(namespace: str) -> str:
@@ -25,6 +35,21 @@ def bucket(namespace: str) -> str:
 def inbox_stream(namespace: str) -> str:
     """The stream under that bucket."""
     return f"KV_{bucket(namespace)}"
+
+
+def nodes_bucket(namespace: str) -> str:
+    """The KV bucket of nodes."""
+    return f"{namespace}-nodes"
+
+
+def nodes_stream(namespace: str) -> str:
+    """The stream under that bucket."""
+    return f"KV_{nodes_bucket(namespace)}"
+
+
+def nodes_hint(namespace: str) -> str:
+    """The core subject on which a node says that it came or went."""
+    return f"{namespace}.nodes"
 
 
 def consumer(source: Source) -> str:

@@ -18,7 +18,7 @@ from catga_nats.wanted import Wants
 __all__ = ["Provisioner"]
 
 _MISSING = frozenset({10059, 10014})  # no such stream, no such consumer
-_STREAMS = (names.log_stream, names.dead_stream, names.inbox_stream)
+_STREAMS = (names.log_stream, names.dead_stream, names.inbox_stream, names.nodes_stream)
 _TAKEN = frozenset({10058, 10148, 10013})  # another bus was faster, with other settings
 
 
@@ -51,6 +51,10 @@ class Provisioner:
         """Create the consumer of one ephemeral subscription."""
         (config,) = await self._ensure([self._wants.ephemeral(source, name)], Mode.CREATE)
         self._note(source, name, config)
+
+    async def prepare_nodes(self, namespace: str, ttl: float, mode: Mode) -> None:
+        """Make sure of the bucket of nodes, and that it keeps them for `ttl` seconds."""
+        await self._ensure([self._wants.nodes(namespace, ttl)], mode)
 
     async def remove(self, namespace: str) -> None:
         """Delete the streams of a namespace, with their consumers; what is not there is fine."""

@@ -14,6 +14,7 @@ from catga.spi import (
     Health,
     InboxStore,
     Mode,
+    NodeStore,
     Outgoing,
     PublishResult,
     Rejected,
@@ -26,6 +27,7 @@ from catga.spi import (
 from catga_nats import names
 from catga_nats.api import JetStreamApi
 from catga_nats.connection import Connection
+from catga_nats.discovery import KvNodes
 from catga_nats.errors import ApiError
 from catga_nats.inbox import KvInbox
 from catga_nats.live import LiveSubscription
@@ -42,7 +44,7 @@ _NO_JETSTREAM = (
     "JetStream is off on this server: start nats-server with -js, or put jetstream {} into its "
     "configuration"
 )
-_STORED = (Capability.AT_LEAST_ONCE, Capability.EXACTLY_ONCE)
+_STORED = (Capability.AT_LEAST_ONCE, Capability.EXACTLY_ONCE, Capability.DISCOVERY)
 _ABSENT = {
     Capability.COMMIT: "JetStream acknowledges and records in two steps",
     Capability.HANDLED: "JetStream does not tell a publisher when a group has handled a message",
@@ -151,6 +153,11 @@ class NatsTransport(Transport):
             await self._provisioner.create_ephemeral(source, name)
         lease = self._provisioner.lease(source, name)
         return PullSubscription(connection, self._api, self._runtime, source, name, lease)
+
+    def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
+        """The bucket of nodes of a namespace."""
+        self._capabilities.require(Capability.DISCOVERY, "seeing nodes")
+        return KvNodes(self._need(), self._provisioner, self._api, namespace, ttl, mode)
 
     async def remove(self, namespace: str) -> None:
         """Delete the streams of this namespace."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from catga.errors import ConfigurationError
 from catga.spi import QualityOfService, Source, Start, Topology
 from catga_nats import names
@@ -15,6 +17,8 @@ __all__ = ["Wants"]
 _DELIVERY_MARGIN = 100
 """Deliveries the server allows beyond the attempts of the bus: also what is given back at a drain
 counts as a delivery."""
+_SHORTEST_AGE = 10**9
+"""Nanoseconds."""
 _SETTINGS_OF = {
     "num_replicas": {"replicas"},
     "duplicate_window": {"duplicate_window", "dedupe_window"},
@@ -94,6 +98,23 @@ class Wants:
             "deny_delete": True,
         }
         return self._stream_thing(config, {"storage", "num_replicas"})
+
+    def nodes(self, namespace: str, ttl: float) -> Thing:
+        """The bucket of nodes: the stream a KV client would make, with a history of 10.
+
+        Whoever reads judges leases by the time of each record, so that the age of the bucket only
+        clears away: the server does so up to a second late (nats-server 2.10 to 2.15).
+        """
+        config = {
+            **self._kept(names.nodes_stream(namespace), [f"$KV.{names.nodes_bucket(namespace)}.>"]),
+            "max_msgs_per_subject": 10,
+            "max_age": max(int(ttl * 1e9), _SHORTEST_AGE),
+            "allow_direct": True,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+        }
+        thing = self._stream_thing(config, {"storage", "num_replicas"})
+        return attrs.evolve(thing, at_least={"max_age": config["max_age"]})
 
     def _kept(self, name: str, subjects: list[str]) -> dict[str, Any]:
         return {

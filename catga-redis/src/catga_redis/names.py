@@ -13,6 +13,9 @@ __all__ = [
     "index_key",
     "live_channels",
     "meta_key",
+    "node_key",
+    "nodes_channel",
+    "nodes_key",
     "seen_prefix",
     "source_streams",
     "stream_key",
@@ -57,6 +60,21 @@ def meta_key(namespace: str, type_: str) -> bytes:
 def index_key(namespace: str) -> bytes:
     """The set of all types of a namespace."""
     return f"{{{namespace}}}:types".encode()
+
+
+def node_key(namespace: str, name: str) -> bytes:
+    """One node, with an expiry."""
+    return f"{{{namespace}}}:node:{name}".encode()
+
+
+def nodes_key(namespace: str) -> bytes:
+    """The index of all nodes of a namespace."""
+    return f"{{{namespace}}}:nodes".encode()
+
+
+def nodes_channel(namespace: str) -> bytes:
+    """Where a node says that it came or went."""
+    return f"{namespace}.nodes".encode()
 
 
 @attrs.frozen(eq=False)

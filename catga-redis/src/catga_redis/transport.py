@@ -23,6 +23,7 @@ from catga.spi import (
     Health,
     InboxStore,
     Mode,
+    NodeStore,
     Outgoing,
     PublishResult,
     QualityOfService,
@@ -37,6 +38,7 @@ from catga.spi import (
 )
 from catga_redis.checks import check_server, find_risks, parse_info
 from catga_redis.dial import Dialer
+from catga_redis.discovery import RedisNodes
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import create_groups, declare_types, forget_members, verify_groups
 from catga_redis.inbox import RedisInbox
@@ -240,6 +242,11 @@ class RedisTransport(Transport):
         await forget_members(session, subscription.streams)
         reader.join(subscription)
         return subscription
+
+    def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
+        """The nodes of a namespace; keys come and go, so there is nothing to create."""
+        del ttl, mode
+        return RedisNodes(self._need(), namespace)
 
     async def remove(self, namespace: str) -> None:
         """Delete every key of the namespace; looks through the whole database once."""

@@ -25,6 +25,8 @@ class Capability(StrEnum):
     """Completion record and acknowledgement are written in one step (`Subscription.commit`)."""
     HANDLED = "handled"
     """The transport can tell when every group has finished a message (`wait_handled`)."""
+    DISCOVERY = "discovery"
+    """Nodes register under leases and see each other (`Transport.node_store`)."""
     NO_RESPONDERS = "no-responders"
     """A QoS 0 request that nobody listens for is answered at once."""
 

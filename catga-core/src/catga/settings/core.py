@@ -61,6 +61,10 @@ class Settings:
     drain_deadline: timedelta = attrs.field(default=timedelta(seconds=30), validator=_wait)
     """How long handlers may still run once the bus stops."""
     request_timeout: timedelta = attrs.field(default=timedelta(seconds=5), validator=_wait)
+    node_ttl: timedelta = attrs.field(default=timedelta(seconds=15), validator=_wait)
+    """How long a node is seen after its last heartbeat (its lease)."""
+    node_heartbeat: timedelta | None = attrs.field(default=None, validator=_wait)
+    """How often a node renews its lease; None (`none`): at a third of `node_ttl`."""
     default_qos: QualityOfService = QualityOfService.AT_LEAST_ONCE
     """For message types that do not say."""
     wait_handled: bool | None = None
@@ -74,3 +78,5 @@ class Settings:
     def __attrs_post_init__(self) -> None:
         if self.backoff_base > self.backoff_cap:
             raise ValueError("'backoff_base' must not be longer than 'backoff_cap'")
+        if self.node_heartbeat is not None and self.node_heartbeat > self.node_ttl / 2:
+            raise ValueError("'node_heartbeat' must not be longer than half of 'node_ttl'")

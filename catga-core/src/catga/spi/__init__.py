@@ -6,6 +6,7 @@
 from catga.ground.clock import Clock, Timer
 from catga.ground.mailbox import Mailbox
 from catga.model.capability import Capabilities, Capability
+from catga.model.node import ChangeKind, Node, NodeChange, NodeRecord
 from catga.model.outcome import (
     Ack,
     Done,
@@ -24,6 +25,7 @@ from catga.model.subject import Kind, Subject, check_token, parse_subject
 from catga.spi.address import Address, Secret
 from catga.spi.codec import Codec
 from catga.spi.descriptors import SPI_VERSION, CommandDescriptor, TransportDescriptor
+from catga.spi.discovery import NodeStore, Sighting, Snapshot
 from catga.spi.inbox import Completion, InboxStore
 from catga.spi.middleware import Instrument, Middleware
 from catga.spi.transport import (
@@ -50,6 +52,7 @@ __all__ = [
     "Address",
     "Capabilities",
     "Capability",
+    "ChangeKind",
     "Clock",
     "Codec",
     "CommandDescriptor",
@@ -66,6 +69,10 @@ __all__ = [
     "Middleware",
     "Mode",
     "Nack",
+    "Node",
+    "NodeChange",
+    "NodeRecord",
+    "NodeStore",
     "Outgoing",
     "PublishResult",
     "QualityOfService",
@@ -77,6 +84,8 @@ __all__ = [
     "Settle",
     "SettleResult",
     "Settlement",
+    "Sighting",
+    "Snapshot",
     "Source",
     "Start",
     "Subject",

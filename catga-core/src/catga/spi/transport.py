@@ -24,6 +24,7 @@ from catga.model.capability import Capabilities
 from catga.model.outcome import Ack, Nack, PublishResult, Reject, SettleResult
 from catga.model.qos import QualityOfService
 from catga.model.subject import Subject
+from catga.spi.discovery import NodeStore
 from catga.spi.inbox import Completion, InboxStore
 
 __all__ = [
@@ -310,9 +311,18 @@ class Transport(ABC):
         del subject, sequence
         raise CapabilityError("this transport cannot tell when a message was handled")
 
+    def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
+        """Return the nodes of a namespace; asks the broker nothing yet.
+
+        `ttl` is the longest lease in seconds that this process registers with, `mode` whether
+        registering may create what is missing. Needs `Capability.DISCOVERY`.
+        """
+        del ttl, mode
+        raise CapabilityError(f"this transport has no discovery of nodes (for {namespace!r})")
+
     async def remove(self, namespace: str) -> None:
         """Delete everything on the broker that belongs to a namespace: messages, dead letters,
-        groups, records. For tests and demonstrations that clean up after themselves."""
+        groups, records, nodes. For tests and demonstrations that clean up after themselves."""
         raise CapabilityError(f"this transport cannot remove the namespace {namespace!r}")
 
     @abstractmethod

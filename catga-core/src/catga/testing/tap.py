@@ -12,6 +12,7 @@ from catga.spi import (
     InboxStore,
     Kind,
     Mode,
+    NodeStore,
     Outgoing,
     PublishResult,
     Receipt,
@@ -95,6 +96,10 @@ class TappedTransport(Transport):
     async def wait_handled(self, subject: Subject, sequence: str) -> None:
         """Pass it on."""
         await self._inner.wait_handled(subject, sequence)
+
+    def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
+        """Pass it on."""
+        return self._inner.node_store(namespace, ttl, mode)
 
     async def remove(self, namespace: str) -> None:
         """Pass it on."""

@@ -10,7 +10,7 @@ from attrs import validators
 from catga.plugins import hookimpl
 from catga.spi import Address, Capability, Transport, TransportDescriptor
 
-CAPABILITIES = frozenset(Capability) - {Capability.HANDLED}
+CAPABILITIES = frozenset(Capability) - {Capability.HANDLED, Capability.DISCOVERY}
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ from catga.testing.contract.at_most_once import AtMostOnceContract
 from catga.testing.contract.cancellation import CancellationContract
 from catga.testing.contract.capabilities import CapabilitiesContract
 from catga.testing.contract.completion import CompletionContract
+from catga.testing.contract.discovery import DiscoveryContract
 from catga.testing.contract.exactly_once import ExactlyOnceContract
 from catga.testing.contract.faults import FaultsContract
 from catga.testing.contract.groups import GroupsContract
@@ -19,6 +20,7 @@ from catga.testing.contract.limits import LimitsContract
 from catga.testing.contract.poison import PoisonContract
 from catga.testing.contract.recovery import RecoveryContract
 from catga.testing.contract.settlement import SettlementContract
+from catga.testing.contract.watching import WatchingContract
 
 __all__ = [
     "AddressingContract",
@@ -27,6 +29,7 @@ __all__ = [
     "CancellationContract",
     "CapabilitiesContract",
     "CompletionContract",
+    "DiscoveryContract",
     "ExactlyOnceContract",
     "FaultsContract",
     "GroupsContract",
@@ -37,6 +40,7 @@ __all__ = [
     "RecoveryContract",
     "SettlementContract",
     "TransportContract",
+    "WatchingContract",
 ]
 
 
@@ -56,5 +60,7 @@ class TransportContract(
     CompletionContract,
     RecoveryContract,
     FaultsContract,
+    DiscoveryContract,
+    WatchingContract,
 ):
     """Every family."""
