@@ -18,6 +18,8 @@ class Base(StrEnum):
 
     ENGINE = "engine"
     MEMORY = "memory"
+    NODES = "nodes"
+    """Discovery, over the transport in memory: no program sees it."""
     NATS = "nats"
     REDIS = "redis"
 

@@ -12,7 +12,9 @@ import mutants.engine
 import mutants.memory
 import mutants.memory_storing
 import mutants.nats
+import mutants.nodes
 import mutants.redis  # noqa: F401 - each declares its own
+from catga.model.capability import Capability
 from mutants.bench import LAWS, SCENARIOS, Outcome, Trial, harness_of, try_out
 from mutants.mutation import MUTANTS, Base, Mutant
 from mutants.search import MOST_STEPS, search
@@ -72,10 +74,16 @@ class Row:
 
 
 def _laws_for(base: Base) -> list[str]:
+    if base is Base.NODES:
+        return [name for name, test in LAWS.items() if _is_about_nodes(test)]
     if not base.broker:
         return list(LAWS)
     named = {mutant.law for mutant in MUTANTS if mutant.base is base}
     return [name for name in LAWS if name in named or name in _SAMPLE]
+
+
+def _is_about_nodes(test: object) -> bool:
+    return Capability.DISCOVERY in getattr(getattr(test, "law", None), "needs", ())
 
 
 def _try_all(base: Base, mutant: Mutant | None) -> tuple[Trial, ...]:
@@ -94,7 +102,7 @@ def _examine(number: int) -> tuple[tuple[Trial, ...], Trial | None]:
     """Run in a process of its own: mutants are known there by their number."""
     mutant = MUTANTS[number]
     trials = _try_all(mutant.base, mutant)
-    if mutant.base.broker:
+    if mutant.base.broker or mutant.base is Base.NODES:
         return trials, None
     with harness_of(mutant.base) as make:
         return trials, search(make, mutant)

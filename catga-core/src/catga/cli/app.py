@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from catga.cli.errors import CommandFailed, verbose_option
+from catga.cli.nodes import nodes
 from catga.cli.plugins import plugins
 from catga.cli.run import run
 from catga.cli.verify import verify
@@ -67,7 +68,7 @@ def _load(descriptor: CommandDescriptor) -> click.Command:
 @click.group(
     cls=_Program,
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands=[plugins, run, verify],
+    commands=[nodes, plugins, run, verify],
 )
 @click.version_option(
     importlib.metadata.version("catga-core"),

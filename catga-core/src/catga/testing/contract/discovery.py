@@ -211,10 +211,12 @@ class DiscoveryContract:
             assert bus.discovery.node is not None
             assert bus.discovery.node.id == found.id
             await stage.wait(bus.discovery.heartbeat(load=0.5))
-            seen = [found, found]
-            while seen[-1].last_seen <= found.last_seen or seen[-1].load != 0.5:
+            (loaded,) = await stage.wait(eye.nodes())
+            until = stage.clock.monotonic() + 20.0
+            while (now := (await stage.wait(eye.nodes()))[0]).last_seen <= loaded.last_seen:
+                assert stage.clock.monotonic() < until, "its lease is not renewed"
                 await stage.pass_time(0.1)
-                seen += await stage.wait(eye.nodes())
+            assert now.load == 0.5
             await stage.wait(bus.drain())
             assert await stage.wait(eye.nodes()) == ()
         assert await stage.wait(eye.nodes()) == ()

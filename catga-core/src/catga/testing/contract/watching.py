@@ -183,17 +183,20 @@ class WatchingContract:
         here = {name: member(stage, stage.anchor) for name in ("goes", "stays", "comes")}
         for name in ("goes", "stays"):
             await stage.wait(here[name].register(node(name)))
-        async with watching(stage, member(stage, await stage.transport(url))) as reader:
+        cut_off = member(stage, await stage.transport(url), ending(stage))
+        async with watching(stage, cut_off) as reader:
             await reader.read()
             assert reader.told == [("joined", "goes"), ("joined", "stays")]
             proxy.refuse()
             proxy.cut()
             await stage.wait(here["goes"].deregister())
             await stage.wait(here["comes"].register(node("comes")))
-            await reader.read(0.2)
+            await reader.read(ending(stage))
             assert len(reader.told) == 2, "it sees nothing"
+            assert reader.watch.trouble, "and knows it"
             proxy.heal()
-            await reader.hear(ChangeKind.JOINED, "comes", LASTING / 4)
+            await reader.hear(ChangeKind.JOINED, "comes")
+            assert not reader.watch.trouble
         assert reader.told[2:] == [("left", "goes"), ("joined", "comes")]
 
     @law(needs=[*_NODES, Ability.RESTART])
