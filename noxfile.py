@@ -135,7 +135,8 @@ def test(session: nox.Session) -> None:
         servers.append(old / "bin" / "nats-server")
     leave = () if thorough else tuple(f"--ignore={path}" for path in ONCE)
     session.run(
-        *("python", "-m", "pytest", "--durations=15", *leave, *session.posargs),
+        # Most of a test's time is waiting for a lease to end: several wait side by side.
+        *("python", "-m", "pytest", "-n", "4", "--durations=15", *leave, *session.posargs),
         env={
             "CATGA_REQUIRE_BROKERS": "1",
             "CATGA_TEST_PROFILE": os.environ.get("CATGA_TEST_PROFILE", "ci" if thorough else "dev"),

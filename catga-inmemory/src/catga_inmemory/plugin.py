@@ -8,9 +8,9 @@ from catga.plugins import hookimpl
 from catga.spi import Address, Capability, Transport, TransportDescriptor
 from catga_inmemory.settings import MemorySettings
 
-__all__ = ["catga_transports"]
+__all__ = ["CAPABILITIES", "catga_transports"]
 
-CAPABILITIES = frozenset(Capability)
+CAPABILITIES = frozenset(Capability) - {Capability.PARK, Capability.DELAY}
 
 
 def _build(address: Address, settings: MemorySettings, explicit: frozenset[str]) -> Transport:

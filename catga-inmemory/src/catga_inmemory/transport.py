@@ -9,7 +9,6 @@ from catga.errors import ConnectionLost, NoResponders
 from catga.spi import (
     Address,
     Capabilities,
-    Capability,
     Completion,
     Done,
     EventKind,
@@ -33,12 +32,13 @@ from catga.spi import (
 )
 from catga_inmemory.broker import LiveListener, MemoryBroker, acquire, release
 from catga_inmemory.discovery import MemoryNodes
+from catga_inmemory.plugin import CAPABILITIES
 from catga_inmemory.settings import MemorySettings
 from catga_inmemory.subscriptions import LiveSubscription, LogSubscription
 
 __all__ = ["MemoryTransport"]
 
-_CAPABILITIES = Capabilities(frozenset(Capability))
+_CAPABILITIES = Capabilities(CAPABILITIES)
 
 
 class MemoryInbox(InboxStore):

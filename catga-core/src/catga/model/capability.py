@@ -27,6 +27,10 @@ class Capability(StrEnum):
     """The transport can tell when every group has finished a message (`wait_handled`)."""
     DISCOVERY = "discovery"
     """Nodes register under leases and see each other (`Transport.node_store`)."""
+    PARK = "park"
+    """A dead letter is stored and its original settled in one step (`Subscription.park`)."""
+    DELAY = "delay"
+    """A stored message can be held back until its time (`Outgoing.not_before`)."""
     NO_RESPONDERS = "no-responders"
     """A QoS 0 request that nobody listens for is answered at once."""
 

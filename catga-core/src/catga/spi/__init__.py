@@ -24,19 +24,18 @@ from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, check_token, parse_subject
 from catga.spi.address import Address, Secret
 from catga.spi.codec import Codec
+from catga.spi.deadletters import DeadLetterStore, StoredLetter
+from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.descriptors import SPI_VERSION, CommandDescriptor, TransportDescriptor
 from catga.spi.discovery import NodeStore, Sighting, Snapshot
 from catga.spi.inbox import Completion, InboxStore
 from catga.spi.middleware import Instrument, Middleware
 from catga.spi.transport import (
     LEASE_MARGIN,
-    Delivery,
     EventKind,
     Health,
     Mode,
-    Outgoing,
     Runtime,
-    Settle,
     Source,
     Start,
     Subscription,
@@ -57,6 +56,7 @@ __all__ = [
     "Codec",
     "CommandDescriptor",
     "Completion",
+    "DeadLetterStore",
     "Delivery",
     "Done",
     "EventKind",
@@ -88,6 +88,7 @@ __all__ = [
     "Snapshot",
     "Source",
     "Start",
+    "StoredLetter",
     "Subject",
     "Subscription",
     "Timer",

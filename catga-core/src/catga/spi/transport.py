@@ -12,7 +12,7 @@ Rules that hold for every method:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -21,21 +21,20 @@ import attrs
 from catga.errors import CapabilityError
 from catga.ground.clock import Clock
 from catga.model.capability import Capabilities
-from catga.model.outcome import Ack, Nack, PublishResult, Reject, SettleResult
+from catga.model.outcome import PublishResult, SettleResult
 from catga.model.qos import QualityOfService
 from catga.model.subject import Subject
+from catga.spi.deadletters import DeadLetterStore
+from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.discovery import NodeStore
 from catga.spi.inbox import Completion, InboxStore
 
 __all__ = [
     "LEASE_MARGIN",
-    "Delivery",
     "EventKind",
     "Health",
     "Mode",
-    "Outgoing",
     "Runtime",
-    "Settle",
     "Source",
     "Start",
     "Subscription",
@@ -153,51 +152,11 @@ class Topology:
     """W: seconds within which one message id is stored once."""
     completion_ttl: float
     """D: seconds for which completion records are kept."""
+    retention: float = float("inf")
+    """Seconds for which a stored message stays at the least. What is older, older than W, and
+    settled by every declared group may be removed; nothing else ever is."""
     accept_risk: frozenset[str] = frozenset()
     """Broken assumptions, by name, that QoS 2 is to start on all the same."""
-
-
-@attrs.frozen
-class Outgoing:
-    """One encoded message on its way out."""
-
-    subject: Subject
-    body: bytes = attrs.field(repr=False)
-    message_id: str
-    qos: QualityOfService
-    reply_to: Subject | None = None
-    """Set on requests: where the response will go, so that the broker can tell at once that
-    nobody listens (`Capability.NO_RESPONDERS`)."""
-
-
-@attrs.define(eq=False)
-class Delivery:
-    """One attempt to hand one message to one consumer."""
-
-    subject: Subject
-    body: bytes = attrs.field(repr=False)
-    attempt: int
-    """1 for the first, counted by the broker."""
-    sequence: str
-    """The broker's own name for the stored copy; empty at QoS 0."""
-    lease_until: float
-    """On the runtime's monotonic clock; infinite at QoS 0. Updated by `extend`."""
-    token: Any = attrs.field(repr=False, default=None)
-    """The transport's own handle."""
-    headers: Mapping[str, str] | None = attrs.field(repr=False, default=None)
-    """Broker headers or fields beside the body, when there are any."""
-    no_responders: bool = False
-    """On a reply subscription: nobody listens for the request with this token."""
-
-
-@attrs.frozen
-class Settle:
-    """One delivery and what to do with it."""
-
-    delivery: Delivery
-    outcome: Ack | Nack | Reject
-    confirm: bool = False
-    """Wait until the broker has confirmed it (QoS 2)."""
 
 
 class Subscription(ABC):
@@ -236,6 +195,16 @@ class Subscription(ABC):
         """
         del batch
         raise CapabilityError("this transport has no one-step commit")
+
+    async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
+        """Store each dead letter and settle its delivery in one step.
+
+        Needs `Capability.PARK`. `Done` also when the letter was there before; `Lost`, and nothing
+        is stored, when the delivery is another consumer's by now; after `Unknown` it may be asked
+        for again.
+        """
+        del batch
+        raise CapabilityError("this transport cannot park in one step")
 
     @abstractmethod
     async def drain(self) -> None:
@@ -302,6 +271,11 @@ class Transport(ABC):
     @abstractmethod
     def inbox(self) -> InboxStore | None:
         """The transport's own store of completion records, if it has one."""
+
+    @property
+    def dead_letters(self) -> DeadLetterStore | None:
+        """Where the dead letters can be looked at and removed, if the transport can do that."""
+        return None
 
     async def wait_handled(self, subject: Subject, sequence: str) -> None:
         """Return once every group has succeeded with this message or parked it.

@@ -10,7 +10,16 @@ from attrs import validators
 from catga.plugins import hookimpl
 from catga.spi import Address, Capability, Transport, TransportDescriptor
 
-CAPABILITIES = frozenset(Capability) - {Capability.HANDLED, Capability.DISCOVERY}
+CAPABILITIES = frozenset(
+    {
+        Capability.AT_MOST_ONCE,
+        Capability.AT_LEAST_ONCE,
+        Capability.EXACTLY_ONCE,
+        Capability.LIVE_GROUPS,
+        Capability.COMMIT,
+        Capability.NO_RESPONDERS,
+    }
+)
 
 
 @attrs.frozen
