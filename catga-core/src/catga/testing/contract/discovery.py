@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Iterable
 import attrs
 
 from catga.engine.discovery import Discovery
-from catga.errors import CapabilityError, ConfigurationError, LeaseLost, NodeTaken
+from catga.errors import CapabilityError, ConfigurationError, LeaseLost, NodeTaken, TransportError
 from catga.ground.ids import new_instance
 from catga.model.capability import Capability
 from catga.model.node import Node, NodeRecord
 from catga.spi import Mode
-from catga.testing.contract.nodes import LASTING, ending, listed, member, node, until_it_beats
+from catga.testing.contract.nodes import LASTING, ending, listed, member, node, until_done
 from catga.testing.harness import Ability, law
 from catga.testing.raising import raises
 from catga.testing.stage import Stage
@@ -86,7 +86,7 @@ class DiscoveryContract:
         newcomer = member(stage, await stage.transport())
         assert await stage.wait(newcomer.nodes()) == before
         for each in members:
-            await until_it_beats(stage, each)
+            await until_done(stage, each.heartbeat)
         await stage.wait(members[0].deregister())
         assert await stage.wait(listed(newcomer)) == ["n-1", "n-2"]
 
@@ -185,6 +185,31 @@ class DiscoveryContract:
         await stage.wait(second.register(node("one", address="second")))
         (found,) = await stage.wait(first.nodes())
         assert found.address == "second"
+
+    @law(needs=[*_NODES, Ability.CUT])
+    async def test_what_was_written_without_an_answer_may_be_written_again(
+        self, stage: Stage
+    ) -> None:
+        """Nodes: an answer that was lost makes nobody a stranger to its own id."""
+        proxy, url = await stage.proxy()
+        shaky = member(stage, await stage.transport(url))
+        eye = member(stage, stage.anchor)
+        sprung = proxy.lose_reply(b"needle-1")
+        with raises(TransportError):
+            await stage.wait(shaky.register(node("one", metadata={"mark": "needle-1"})))
+        assert sprung.is_set()
+        proxy.heal()
+        await until_done(stage, lambda: shaky.register(node("one", metadata={"mark": "2"})))
+        sprung = proxy.lose_reply(b"needle-3")
+        with raises(TransportError):
+            await stage.wait(shaky.heartbeat(metadata={"mark": "needle-3"}))
+        assert sprung.is_set()
+        proxy.heal()
+        (found,) = await stage.wait(eye.nodes())
+        assert found.metadata == {"mark": "needle-3"}, "it was stored"
+        await until_done(stage, shaky.heartbeat)
+        await stage.wait(shaky.deregister())
+        assert await stage.wait(eye.nodes()) == ()
 
     @law(needs=_NODES)
     async def test_namespaces_do_not_see_each_other(self, stage: Stage) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from catga.engine.discovery import Discovery, NodePace
 from catga.engine.membership import Watch
@@ -22,7 +23,7 @@ __all__ = [
     "listed",
     "member",
     "node",
-    "until_it_beats",
+    "until_done",
     "watching",
 ]
 
@@ -59,12 +60,12 @@ async def listed(discovery: Discovery) -> list[str]:
     return [each.id for each in await discovery.nodes()]
 
 
-async def until_it_beats(stage: Stage, discovery: Discovery) -> None:
-    """Renew a lease again and again, until the broker takes it."""
+async def until_done(stage: Stage, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do it again and again, until the broker is there to take it."""
     until = stage.clock.monotonic() + LASTING / 3
     while True:
         try:
-            await stage.wait(discovery.heartbeat())
+            await stage.wait(write())
             return
         except TransportError:
             assert stage.clock.monotonic() < until, "it does not come back"
