@@ -56,7 +56,8 @@ local out = {}
 for i = 2, #KEYS do
   local left = redis.call('PTTL', KEYS[i])
   if left > 0 then
-    local found = redis.call('HMGET', KEYS[i], 'owner', 'record', 'seen')
+    local found = redis.pcall('HMGET', KEYS[i], 'owner', 'record', 'seen')
+    if found.err then found = {'?'} end
     out[i - 1] = {found[1] or '', found[2] or '', found[3] or '0', left}
   else
     redis.call('ZREM', KEYS[1], ARGV[i - 1])
@@ -110,13 +111,16 @@ class RedisNodes(NodeStore):
         left: set[str] = set()
         for start in range(0, len(names), BATCH):
             part = names[start : start + BATCH]
-            keys = [self._index, *(node_key(self._namespace, name.decode()) for name in part)]
+            keys = [self._index, *(self._key(name) for name in part)]
             for name, found in zip(part, await self._run(LOOK, keys, part), strict=True):
                 if found and not found[0]:
-                    left.add(name.decode())
+                    left.add(_text(name))
                 elif found and (sighting := self._sighting(name, found)) is not None:
                     present[sighting.node.id] = sighting
         return Snapshot(present, frozenset(left))
+
+    def _key(self, name: bytes) -> bytes:
+        return node_key(self._namespace, _text(name))
 
     def _sighting(self, name: bytes, found: Sequence[Any]) -> Sighting | None:
         owner, record, seen, left = found
@@ -126,10 +130,10 @@ class RedisNodes(NodeStore):
         except (DecodeError, ValueError, OverflowError) as error:
             if name not in self._strangers:
                 self._strangers.add(name)
-                words = f"the key of {name.decode(errors='replace')[:80]} is passed over: {error}"
+                words = f"the key of {_text(name)[:80]} is passed over: {error}"
                 self._session.emit(EventKind.TROUBLE, words)
             return None
-        return Sighting(node, owner.decode(errors="replace"), left / 1000)
+        return Sighting(node, _text(owner), left / 1000)
 
     async def _run(self, script: Script, keys: Sequence[bytes], values: Sequence[Any]) -> Any:
         try:
@@ -158,3 +162,8 @@ class RedisNodes(NodeStore):
 
 def _milliseconds(record: NodeRecord) -> int:
     return max(1, int(record.ttl * 1000))
+
+
+def _text(word: bytes) -> str:
+    """Read what may be a stranger's; no key has such a name then, and the index drops it."""
+    return word.decode(errors="replace")
