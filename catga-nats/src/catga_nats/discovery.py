@@ -7,7 +7,7 @@ bucket's age comes up to a second late, and a watch does not tell of it (nats-se
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from catga_nats.provisioning import Provisioner
 __all__ = ["KvNodes"]
 
 _TIMEOUT = 5.0
+_SHORTEST_WAIT = 2.0
 _TRIES = 4
 _BATCH_GET = (2, 11)
 """Several keys in one request. Source: docs.nats.io, NATS 2.11 release notes, batch direct get."""
@@ -165,7 +166,7 @@ class KvNodes(NodeStore):
     @property
     def _patience(self) -> float:
         """A heartbeat that is not confirmed must leave time for another one."""
-        return min(_TIMEOUT, max(self._ttl / 3, 0.2))
+        return min(_TIMEOUT, max(self._ttl / 3, _SHORTEST_WAIT))
 
     async def _tell(self) -> None:
         await self._connection.client.send(self._hint, b"")
@@ -180,9 +181,9 @@ class KvNodes(NodeStore):
                 (f"STREAM.INFO.{self._stream}", None),
             ]
         )
-        if isinstance(info, ApiError):
-            raise api_failure(f"the stream {self._stream}", info)
-        return self._entry(found), _time(info["ts"])
+        if (told := self._there(info)) is None:
+            return None, datetime.now(UTC)
+        return self._entry(found), _time(told["ts"])
 
     def _entry(self, found: dict[str, Any] | ApiError) -> _Entry | None:
         if not isinstance(found, ApiError):
@@ -191,7 +192,7 @@ class KvNodes(NodeStore):
             value = base64.b64decode(message.get("data", ""))
             deleted = f"{_OPERATION}:".encode() in headers
             return _Entry(message["seq"], _time(message["time"]), deleted, value)
-        if found.err_code != _NO_MESSAGE:
+        if found.err_code not in {_NO_MESSAGE, _NO_STREAM}:
             raise api_failure(f"the stream {self._stream}", found)
         return None
 
@@ -201,18 +202,30 @@ class KvNodes(NodeStore):
         The server in charge of the stream says how far it is; another one that answers from an
         older copy is not believed.
         """
-        (info,) = await self._api.call([(f"STREAM.INFO.{self._stream}", None)])
-        if isinstance(info, ApiError):
-            if info.err_code == _NO_STREAM:
-                return Snapshot({})
-            raise api_failure(f"the stream {self._stream}", info)
-        now = _time(info["ts"])
+        info = await self._info()
+        if info is None:
+            return Snapshot({})
         entries = None
         if self._connection.version >= _BATCH_GET:
             entries = await self._read_at_once(info["state"]["last_seq"])
         if entries is None:
-            entries, now = await self._read_each()
-        return self._seen(entries, now)
+            info = await self._info({"subjects_filter": f"{self._prefix}>"})
+            if info is None:
+                return Snapshot({})
+            entries = await self._read_each(list(info["state"].get("subjects") or ()))
+        return self._seen(entries, _time(info["ts"]))
+
+    async def _info(self, asked: object = None) -> dict[str, Any] | None:
+        """Return what the server in charge says of the stream; None when there is no stream."""
+        (info,) = await self._api.call([(f"STREAM.INFO.{self._stream}", asked)])
+        return self._there(info)
+
+    def _there(self, info: dict[str, Any] | ApiError) -> dict[str, Any] | None:
+        if not isinstance(info, ApiError):
+            return info
+        if info.err_code == _NO_STREAM:
+            return None
+        raise api_failure(f"the stream {self._stream}", info)
 
     async def _read_at_once(self, sequence: int) -> dict[str, _Entry] | None:
         """Return the last revision of every key; None when this way does not lead to all, which
@@ -240,20 +253,14 @@ class KvNodes(NodeStore):
         )
         return headers["Nats-Subject"].removeprefix(self._prefix), entry
 
-    async def _read_each(self) -> tuple[dict[str, _Entry], datetime]:
-        asked = {"subjects_filter": f"{self._prefix}>"}
-        (info,) = await self._api.call([(f"STREAM.INFO.{self._stream}", asked)])
-        if isinstance(info, ApiError):
-            raise api_failure(f"the stream {self._stream}", info)
-        subjects = list(info["state"].get("subjects") or ())
+    async def _read_each(self, subjects: Sequence[str]) -> dict[str, _Entry]:
         calls = [(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": each}) for each in subjects]
         results = await self._api.call(calls) if calls else []
-        entries = {
+        return {
             subject.removeprefix(self._prefix): entry
             for subject, result in zip(subjects, results, strict=True)
             if (entry := self._entry(result)) is not None
         }
-        return entries, _time(info["ts"])
 
     def _seen(self, entries: Mapping[str, _Entry], now: datetime) -> Snapshot:
         present = {}
