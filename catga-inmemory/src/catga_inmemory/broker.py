@@ -52,6 +52,10 @@ class MemoryBroker:
             stream = self._streams[key] = Stream(self.clock)
         return stream
 
+    def streams(self, namespace: str) -> list[Stream]:
+        """Return what is stored under a namespace."""
+        return [stream for (name, _), stream in self._streams.items() if name == namespace]
+
     def nodes(self, namespace: str) -> NodeTable:
         """Return the nodes of a namespace."""
         return self._nodes.setdefault(namespace, NodeTable(self.clock))

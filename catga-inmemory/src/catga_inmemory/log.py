@@ -22,6 +22,7 @@ class Entry:
     body: bytes
     message_id: str
     stored_at: float
+    replays: int = 0
     open_groups: int = 0
     """How many groups have not finished it."""
     finished: asyncio.Future[None] | None = None
@@ -174,6 +175,8 @@ class Stream:
         self._sequence = itertools.count(1)
         self.entries: dict[int, Entry] = {}
         self.groups: dict[str, Group] = {}
+        self.dead: dict[Subject, dict[int, Entry]] = {}
+        """Dead letters, which nothing trims: beside the entries, where their ids are known."""
         self._ids: dict[str, Entry] = {}
         self.dedupe_window = 600.0
 
@@ -203,9 +206,16 @@ class Stream:
         if known is not None and now - known.stored_at < self.dedupe_window:
             return known, True
         entry = Entry(
-            next(self._sequence), outgoing.subject, outgoing.body, outgoing.message_id, now
+            next(self._sequence),
+            outgoing.subject,
+            outgoing.body,
+            outgoing.message_id,
+            now,
+            outgoing.replays,
         )
         self.entries[entry.sequence] = entry
+        if outgoing.subject.kind is Kind.DEAD:
+            self.dead.setdefault(outgoing.subject, {})[entry.sequence] = entry
         self._ids[key] = entry
         for name, group in self.groups.items():
             if _is_for(outgoing.subject, name):

@@ -127,6 +127,7 @@ class LogSubscription(Subscription, GroupMember):
                 str(flight.entry.sequence),
                 flight.lease_until,
                 flight,
+                replays=flight.entry.replays,
             )
             for flight in flights
         ]

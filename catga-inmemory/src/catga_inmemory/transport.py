@@ -10,6 +10,7 @@ from catga.spi import (
     Address,
     Capabilities,
     Completion,
+    DeadLetterStore,
     Done,
     EventKind,
     Health,
@@ -31,6 +32,7 @@ from catga.spi import (
     check_token,
 )
 from catga_inmemory.broker import LiveListener, MemoryBroker, acquire, release
+from catga_inmemory.deadletters import MemoryDeadLetters
 from catga_inmemory.discovery import MemoryNodes
 from catga_inmemory.plugin import CAPABILITIES
 from catga_inmemory.settings import MemorySettings
@@ -155,6 +157,11 @@ class MemoryTransport(Transport):
             )
         self._open.append(subscription)
         return subscription
+
+    @property
+    def dead_letters(self) -> DeadLetterStore | None:
+        """Those of the broker this transport is open on."""
+        return MemoryDeadLetters(self._need)
 
     async def wait_handled(self, subject: Subject, sequence: str) -> None:
         """Return once every group has handled or parked this entry."""

@@ -10,7 +10,12 @@ from catga_redis.settings import RedisSettings
 
 __all__ = ["CAPABILITIES", "catga_transports"]
 
-CAPABILITIES = frozenset(Capability) - {Capability.HANDLED, Capability.PARK, Capability.DELAY}
+CAPABILITIES = frozenset(Capability) - {
+    Capability.HANDLED,
+    Capability.PARK,
+    Capability.DEAD_LETTERS,
+    Capability.DELAY,
+}
 
 
 def _build(address: Address, settings: RedisSettings, explicit: frozenset[str]) -> Transport:

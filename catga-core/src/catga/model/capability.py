@@ -29,6 +29,8 @@ class Capability(StrEnum):
     """Nodes register under leases and see each other (`Transport.node_store`)."""
     PARK = "park"
     """A dead letter is stored and its original settled in one step (`Subscription.park`)."""
+    DEAD_LETTERS = "dead-letters"
+    """Dead letters can be read and removed (`Transport.dead_letters`)."""
     DELAY = "delay"
     """A stored message can be held back until its time (`Outgoing.not_before`)."""
     NO_RESPONDERS = "no-responders"

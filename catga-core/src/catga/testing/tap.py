@@ -8,6 +8,7 @@ import attrs
 
 from catga.model.capability import Capabilities
 from catga.spi import (
+    DeadLetterStore,
     Health,
     InboxStore,
     Kind,
@@ -68,6 +69,11 @@ class TappedTransport(Transport):
     def inbox(self) -> InboxStore | None:
         """Of the transport behind."""
         return self._inner.inbox
+
+    @property
+    def dead_letters(self) -> DeadLetterStore | None:
+        """Of the transport behind."""
+        return self._inner.dead_letters
 
     async def open(self, runtime: Runtime) -> None:
         """Pass it on."""
