@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
-from catga.engine import consuming
+from catga.engine import consuming, running
 from catga.engine.consuming import Consumer
 from catga.engine.outcomes import Outcomes
 from catga.engine.settling import Decision, Settler
 from catga.engine.work import Work
 from catga.errors import CodecError
+from catga.ground.ids import new_message_id
 from catga.model.qos import QualityOfService
 from catga.spi import Ack, Completion, Nack, Settle
 from mutants.mutation import Base, mutant
@@ -124,3 +126,34 @@ def acknowledges_without_a_record(real: Any) -> Any:
         await real(self, [Decision(one.work, one.outcome, None, one.dead_letter) for one in batch])
 
     return carry_out
+
+
+@mutant(Base.ENGINE, running, "derived_ids", law="test_a_rerun_publishes_nothing_new")
+def publishes_under_new_ids(real: Any) -> Any:
+    """What a handler publishes at QoS 2 gets an id of chance."""
+
+    def derived_ids(*origin: str) -> Callable[[], str]:
+        return new_message_id
+
+    return derived_ids
+
+
+@mutant(Base.ENGINE, running, "derived_ids", law="test_a_rerun_publishes_nothing_new")
+def derives_ids_without_the_ordinal(real: Any) -> Any:
+    """All that one handler publishes gets one id."""
+
+    def derived_ids(*origin: str) -> Callable[[], str]:
+        first = real(*origin)()
+        return lambda: first
+
+    return derived_ids
+
+
+@mutant(Base.ENGINE, running, "derived_ids", law="test_each_group_publishes_its_own")
+def derives_ids_without_the_group(real: Any) -> Any:
+    """Two groups that handle one message publish under the same ids."""
+
+    def derived_ids(*origin: str) -> Callable[[], str]:
+        return real("", *origin[1:])  # type: ignore[no-any-return]
+
+    return derived_ids

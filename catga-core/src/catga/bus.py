@@ -192,7 +192,10 @@ class Bus(Router):
         """Send an event to every group that handles its type.
 
         At QoS 0 returns once the bytes are handed over; at QoS 1 and 2 once they are stored (in
-        memory: handled). The same object, or the same `message_id`, is the same message.
+        memory: handled). The same object, or the same `message_id`, is the same message. Inside a
+        handler at QoS 2 a new message gets an id derived from the handled one, its group and how
+        many were made before it, so that a re-run publishes nothing new: what is published there
+        must come in the same order in each run, or carry a `message_id` of its own.
 
         Raises `PublishRejected` (surely not stored; `PayloadTooLarge` among them),
         `PublishUnknown`, `ConnectionLost`, `EncodeError`, `CapabilityError` and

@@ -89,9 +89,10 @@ class Addresser:
             kind = Kind.LIVE_TO if to else Kind.LIVE
         else:
             kind = Kind.TO if to else Kind.LOG
-        correlation_id = extras.correlation_id
-        if correlation_id is None and (current := CURRENT.get()) is not None:
-            correlation_id = current.correlation_id or current.message_id
+        correlation_id, parent_id = extras.correlation_id, None
+        if (current := CURRENT.get()) is not None:
+            correlation_id = correlation_id or current.correlation_id or current.message_id
+            parent_id = current.message_id if current.exactly_once else None
         identity = identify(message, message_id=extras.message_id, correlation_id=correlation_id)
         body = write_message(
             wire,
@@ -103,6 +104,7 @@ class Addresser:
             correlation_id=identity.correlation_id,
             reply_to=None if extras.reply_to is None else extras.reply_to.text,
             deadline=extras.deadline,
+            parent_id=parent_id,
             headers=extras.headers,
         )
         stored_as = identity.message_id

@@ -34,6 +34,17 @@ class Context:
         return self._envelope.id
 
     @property
+    def type(self) -> str:
+        """The wire name of the message."""
+        return self._envelope.type
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether this group records what it completed: what is published here then carries ids
+        derived from this message, so that another run publishes nothing new."""
+        return bool(self.group) and self.qos is QualityOfService.EXACTLY_ONCE
+
+    @property
     def correlation_id(self) -> str | None:
         """What ties it to the message that caused it."""
         return self._envelope.correlation_id

@@ -9,6 +9,7 @@ from typing import Any
 from catga.engine.context import CURRENT, Context
 from catga.engine.handling import Invoke
 from catga.engine.work import State, Work
+from catga.ground.ids import NEXT_ID, derived_ids
 from catga.ground.tasks import run_in_context
 from catga.model.envelope import Envelope
 from catga.model.message import Identity, Message, adopt
@@ -26,6 +27,9 @@ async def run_handler(
     """
     variables = copy_context()
     variables.run(CURRENT.set, context)
+    # Of the group as well: two groups that publish the same are two senders.
+    origin = (context.group, context.type, context.message_id)
+    variables.run(NEXT_ID.set, derived_ids(*origin) if context.exactly_once else None)
     task = work.task = asyncio.current_task()
     work.deadline = deadline
     try:

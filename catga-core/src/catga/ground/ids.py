@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
+from collections.abc import Callable
+from contextvars import ContextVar
+from hashlib import blake2b
 
 import uuid_utils
 
 from catga.errors import ConfigurationError
 
-__all__ = ["MESSAGE_ID_LIMIT", "check_message_id", "new_instance", "new_message_id"]
+__all__ = [
+    "MESSAGE_ID_LIMIT",
+    "NEXT_ID",
+    "check_message_id",
+    "derived_ids",
+    "new_instance",
+    "new_message_id",
+    "next_message_id",
+]
 
 MESSAGE_ID_LIMIT = 128
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+NEXT_ID: ContextVar[Callable[[], str] | None] = ContextVar("catga_next_id", default=None)
+"""Where ids come from here, when they are not to be new ones."""
 
 
 def new_message_id() -> str:
     """Return a fresh, time-ordered UUID (version 7) as text."""
     return str(uuid_utils.uuid7())
+
+
+def next_message_id() -> str:
+    """Return the id of the next message made here: the same one in every run, where ids are
+    derived, else a fresh one."""
+    derive = NEXT_ID.get()
+    return new_message_id() if derive is None else derive()
+
+
+def derived_ids(*origin: str) -> Callable[[], str]:
+    """Return what gives one id after the other; the same series for the same `origin`, which is
+    of words without control characters."""
+    start, ordinals = "\0".join(origin), itertools.count(1)
+
+    def derive() -> str:
+        return blake2b(f"{start}\0{next(ordinals)}".encode(), digest_size=16).hexdigest()
+
+    return derive
 
 
 def new_instance() -> str:

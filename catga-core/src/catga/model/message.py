@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
-from catga.ground.ids import check_message_id, new_message_id
+from catga.ground.ids import check_message_id, next_message_id
 from catga.model.qos import QualityOfService
 
 __all__ = ["RESERVED_ATTRIBUTES", "Event", "Identity", "Message", "Request", "adopt", "identify"]
@@ -89,14 +89,15 @@ def identify(
     """Return the identity of `message`, fixing it on the first call.
 
     A given `message_id` or `correlation_id` wins over what was fixed before. Objects that do not
-    derive from `Message` cannot remember theirs: they get a new one at every call.
+    derive from `Message` cannot remember theirs: they get a new one at every call. Inside a handler
+    at QoS 2 what is fixed here is derived, so that a re-run gives the same ids again.
 
     Raises `ConfigurationError` for a message id that cannot travel.
     """
     known: Identity | None = getattr(message, "_identity", None)
     if known is None:
         known = Identity(
-            new_message_id() if message_id is None else check_message_id(message_id),
+            next_message_id() if message_id is None else check_message_id(message_id),
             created_at or datetime.now(UTC),
             correlation_id,
         )

@@ -10,6 +10,7 @@ from catga.testing.contract.at_most_once import AtMostOnceContract
 from catga.testing.contract.cancellation import CancellationContract
 from catga.testing.contract.capabilities import CapabilitiesContract
 from catga.testing.contract.completion import CompletionContract
+from catga.testing.contract.derived import DerivedIdsContract
 from catga.testing.contract.discovery import DiscoveryContract
 from catga.testing.contract.exactly_once import ExactlyOnceContract
 from catga.testing.contract.faults import FaultsContract
@@ -29,6 +30,7 @@ __all__ = [
     "CancellationContract",
     "CapabilitiesContract",
     "CompletionContract",
+    "DerivedIdsContract",
     "DiscoveryContract",
     "ExactlyOnceContract",
     "FaultsContract",
@@ -58,6 +60,7 @@ class TransportContract(
     LimitsContract,
     PoisonContract,
     CompletionContract,
+    DerivedIdsContract,
     RecoveryContract,
     FaultsContract,
     DiscoveryContract,

@@ -12,7 +12,7 @@ from catga.engine.context import Context
 from catga.model.message import Event, Request
 from catga.model.qos import QualityOfService
 
-__all__ = ["Asked", "Charged", "Heard", "Noted", "Ordered", "Ticked", "keep"]
+__all__ = ["Asked", "Charged", "Heard", "Noted", "Ordered", "Refunded", "Ticked", "keep"]
 
 
 @attrs.frozen
@@ -42,6 +42,14 @@ class Noted(Event):
 @attrs.frozen
 class Charged(Event):
     """Exactly once."""
+
+    qos = QualityOfService.EXACTLY_ONCE
+    number: int
+
+
+@attrs.frozen
+class Refunded(Event):
+    """Exactly once, and what follows from something else."""
 
     qos = QualityOfService.EXACTLY_ONCE
     number: int
