@@ -36,6 +36,7 @@ FRESH = tuple(
 )
 # About brokers more than about Python, and long: on the first Python only.
 ONCE = (
+    "tests/bus/test_bus_nodes.py",
     "tests/bus/test_bus_proxy.py",
     "tests/nats/test_nats_cluster.py",
     "tests/redis/test_redis_pair.py",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import attrs
 import pytest
 from nats_kit import fresh_namespace, until
 
 import nats
-from catga import Bus, Event, QualityOfService
+from catga import Bus, Event, Node, NodeChange, QualityOfService, TransportError
+from catga.engine.membership import Watch
 from catga_nats.testing import NatsCluster
 
 COUNT = 1500
@@ -120,3 +121,58 @@ def test_a_leader_that_is_killed_costs_nothing_accepted(
         assert killed == [leader]
 
     asyncio.run(law())
+
+
+# ---- nodes
+
+
+def node_of(url: str, namespace: str, name: str) -> Bus:
+    settings = {"replicas": 3, "node_ttl": 60.0}
+    return Bus(url, service="shop", namespace=namespace, node=Node(id=name), settings=settings)
+
+
+def test_whichever_server_is_asked_shows_the_latest_of_every_node(cluster: NatsCluster) -> None:
+    """A server that is not in charge of the stream may be behind: it is not believed then."""
+
+    async def law() -> None:
+        namespace = fresh_namespace()
+        urls = [each.url for each in cluster.nodes.values()]
+        one, two, three = (node_of(url, namespace, f"at-{n}") for n, url in enumerate(urls))
+        async with one, two, three:
+            for turn in range(1, 31):
+                await one.discovery.heartbeat(load=float(turn))
+                for bus in (one, two, three):
+                    found = await bus.discovery.nodes()
+                    assert [each.load for each in found] == [float(turn), 0.0, 0.0]
+
+    asyncio.run(law())
+
+
+def test_a_leader_that_is_killed_is_no_nodes_end(cluster: NatsCluster) -> None:
+    async def law() -> None:
+        namespace = fresh_namespace()
+        one, two = (node_of(cluster.url, namespace, name) for name in ("one", "two"))
+        async with one, two, two.discovery.watch() as watch:
+            assert len(await watch.receive(10)) == 2
+            await asyncio.to_thread(cluster.kill_leader, f"KV_{namespace}-nodes")
+
+            async def beats() -> bool:
+                try:
+                    await one.discovery.heartbeat(load=1.0)
+                except TransportError:
+                    return False
+                return True
+
+            await until(beats)
+            async with node_of(cluster.url, namespace, "three"):
+                told = [(change.kind.value, change.node.id) async for change in first_of(watch, 2)]
+            assert sorted(told) == [("joined", "three"), ("updated", "one")]
+        await asyncio.to_thread(cluster.start)
+
+    asyncio.run(law())
+
+
+async def first_of(watch: Watch, count: int) -> AsyncIterator[NodeChange]:
+    async with asyncio.timeout(40):
+        for _ in range(count):
+            yield await anext(watch)

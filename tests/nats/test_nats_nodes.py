@@ -144,6 +144,8 @@ def test_many_nodes_are_read_whole_whichever_way_it_takes(
             assert await listed(members[0]) == names
             await members[0].deregister()
             assert await listed(members[0]) == names[1:]
+            store: Any = members[0]._store
+            assert await store._read_at_once(10**9) is None, "no copy that is behind is believed"
 
     asyncio.run(law(1100))  # more than the server hands out at once
 
