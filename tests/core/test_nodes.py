@@ -424,6 +424,19 @@ def test_an_id_that_is_taken_is_refused_and_so_is_a_second_one() -> None:
     run(law)
 
 
+def test_who_registers_again_is_as_old_as_it_was() -> None:
+    async def law(desk: Desk) -> None:
+        await desk.discovery.register(Node(id="one", service="s"))
+        before = desk.discovery.node
+        assert before is not None
+        assert before.started == desk.clock.now()
+        await desk.clock.advance(TTL)
+        await desk.discovery.register(before)
+        assert desk.discovery.node == before
+
+    run(law)
+
+
 def test_an_id_that_nobody_gives_up_is_not_waited_for_without_end() -> None:
     async def law(desk: Desk) -> None:
         desk.store.accepts = False  # though nobody is seen to have it

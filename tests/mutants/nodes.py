@@ -224,8 +224,7 @@ def writes_a_node_without_comparing(real: Any) -> Any:
         for _ in range(20):
             if await real(self, record, expected, headers):
                 return True
-            entry, _now = await self._read(record.node.id)
-            expected = 0 if entry is None else entry.sequence
+            expected, _holder = await self._read(record.node.id)
         return False
 
     return write

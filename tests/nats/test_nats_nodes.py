@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from nats_kit import Opened, opened, until
 
-from catga import CapabilityError, ChangeKind, ConfigurationError, Node
+from catga import CapabilityError, ChangeKind, ConfigurationError, Node, PayloadTooLarge
 from catga.engine.discovery import Discovery, NodePace
 from catga.ground.clock import SystemClock
 from catga.ground.ids import new_instance
@@ -163,6 +163,19 @@ def test_without_jetstream_there_is_no_discovery_and_a_reason() -> None:
                 assert Capability.DISCOVERY not in one.transport.capabilities
                 with pytest.raises(CapabilityError, match="JetStream is off"):
                     process(one)
+
+    asyncio.run(law())
+
+
+def test_a_node_that_says_too_much_is_refused_and_costs_no_connection() -> None:
+    async def law() -> None:
+        with NatsServer(config="max_payload: 1024") as narrow:
+            async with opened(narrow.url) as one:
+                metadata = {f"k{number}": "x" * 100 for number in range(10)}
+                with pytest.raises(PayloadTooLarge):
+                    await process(one).register(node("one", metadata=metadata))
+                await process(one).register(node("one"))
+                assert one.told(EventKind.DISCONNECTED) == []
 
     asyncio.run(law())
 

@@ -7,7 +7,7 @@ bucket's age comes up to a second late, and a watch does not tell of it (nats-se
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ import attrs
 import msgspec
 from nats.aio.msg import Msg
 
-from catga.errors import ConnectionLost, DecodeError, TransportError
+from catga.errors import ConnectionLost, DecodeError, PayloadTooLarge, TransportError
 from catga.spi import EventKind, Mode, NodeRecord, NodeStore, Sighting, Snapshot
 from catga_nats import names
 from catga_nats.api import JetStreamApi
@@ -30,8 +30,10 @@ __all__ = ["KvNodes"]
 _TIMEOUT = 5.0
 _SHORTEST_WAIT = 2.0
 _TRIES = 4
+_MOST_STRANGERS = 100
 _BATCH_GET = (2, 11)
 """Several keys in one request. Source: docs.nats.io, NATS 2.11 release notes, batch direct get."""
+_HEADER_BYTES = 128
 _NO_STREAM = 10059
 _NO_MESSAGE = 10037
 _OTHER_SEQUENCE = 10071
@@ -101,10 +103,10 @@ class KvNodes(NodeStore):
             self._namespace, max(self._ttl, record.ttl), self._mode
         )
         for _ in range(_TRIES):
-            entry, now = await self._read(record.node.id)
-            if entry is not None and entry.holder(now) not in {"", record.owner}:
+            sequence, holder = await self._read(record.node.id)
+            if holder not in {"", record.owner}:
                 return False
-            if await self._write(record, 0 if entry is None else entry.sequence):
+            if await self._write(record, sequence):
                 await self._tell()
                 return True
         return False
@@ -132,10 +134,10 @@ class KvNodes(NodeStore):
         # A confirmation may have been lost: then what stands there is ours all the same. And when
         # a lease has ended is for the server to say.
         for _ in range(_TRIES):
-            entry, now = await self._read(name)
-            if entry is None or entry.holder(now) != record.owner:
+            sequence, holder = await self._read(name)
+            if holder != record.owner:
                 return False
-            if await self._write(record, entry.sequence, headers):
+            if await self._write(record, sequence, headers):
                 return True
         return False
 
@@ -147,8 +149,10 @@ class KvNodes(NodeStore):
         batch, until = Batch(mux), mux.clock.monotonic() + record.ttl
         subject = self._prefix + record.node.id
         given = {_EXPECTED: str(expected), **(headers or {})}
-        body = b"" if headers else record.to_bytes()
-        if not await self._connection.client.send(subject, body, batch.expect(subject), given):
+        body, client = b"" if headers else record.to_bytes(), self._connection.client
+        if len(body) + _HEADER_BYTES > client.max_payload:  # the server would end the connection
+            raise PayloadTooLarge(len(body) + _HEADER_BYTES, client.max_payload)
+        if not await client.send(subject, body, batch.expect(subject), given):
             batch.unsent()
         (answer,) = await batch.wait(self._patience)
         if isinstance(answer, Missing):
@@ -173,17 +177,18 @@ class KvNodes(NodeStore):
 
     # ---- reading
 
-    async def _read(self, name: str) -> tuple[_Entry | None, datetime]:
-        """Return the last revision of one key, and the time of the server."""
+    async def _read(self, name: str) -> tuple[int, str]:
+        """Return the last revision of one key, 0 without any, and who holds it, if anybody."""
         found, info = await self._api.call(
             [
                 (f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._prefix + name}),
                 (f"STREAM.INFO.{self._stream}", None),
             ]
         )
-        if (told := self._there(info)) is None:
-            return None, datetime.now(UTC)
-        return self._entry(found), _time(told["ts"])
+        told, entry = self._there(info), self._entry(found)
+        if told is None or entry is None:
+            return 0, ""
+        return entry.sequence, entry.holder(_time(told["ts"]))
 
     def _entry(self, found: dict[str, Any] | ApiError) -> _Entry | None:
         if not isinstance(found, ApiError):
@@ -269,14 +274,12 @@ class KvNodes(NodeStore):
                 self._note_stranger(name, entry)
             elif (left := entry.left(record, now)) > 0 and record.node.id == name:
                 present[name] = Sighting(record.node, record.owner, left)
-        return Snapshot(present, frozenset(self._gone(entries)))
-
-    @staticmethod
-    def _gone(entries: Mapping[str, _Entry]) -> Iterator[str]:
-        return (name for name, entry in entries.items() if entry.deleted)
+        gone = (name for name, entry in entries.items() if entry.deleted)
+        return Snapshot(present, frozenset(gone))
 
     def _note_stranger(self, name: str, entry: _Entry) -> None:
-        if not entry.deleted and name not in self._strangers:
+        known = entry.deleted or name in self._strangers
+        if not known and len(self._strangers) < _MOST_STRANGERS:
             self._strangers.add(name)
             words = f"{self._prefix}{name[:80]} holds no node: it is passed over"
             self._connection.emit(EventKind.TROUBLE, words)

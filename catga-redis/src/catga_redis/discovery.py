@@ -21,6 +21,7 @@ from catga_redis.wire import Wire, pack_command
 
 __all__ = ["LEAVE", "LOOK", "WRITE", "RedisNodes"]
 
+_MOST_STRANGERS = 100
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 WRITE = Script(b"""
@@ -128,7 +129,7 @@ class RedisNodes(NodeStore):
             last_seen = _EPOCH + timedelta(milliseconds=int(seen))
             node = NodeRecord.from_bytes(record, last_seen).node
         except (DecodeError, ValueError, OverflowError) as error:
-            if name not in self._strangers:
+            if name not in self._strangers and len(self._strangers) < _MOST_STRANGERS:
                 self._strangers.add(name)
                 words = f"the key of {_text(name)[:80]} is passed over: {error}"
                 self._session.emit(EventKind.TROUBLE, words)

@@ -75,17 +75,16 @@ class Discovery:
     async def register(self, node: Node) -> None:
         """Become `node`, seen by all for the length of a lease.
 
-        `started` is filled in. Raises `NodeTaken` when another one has its id, and
-        `ConfigurationError` when this process is a node already, or for a node without a service.
-        Cancelled: it may be registered until its lease ends.
+        `started` is filled in unless it is given. Raises `NodeTaken` when another one has its id,
+        and `ConfigurationError` when this process is a node already, or for a node without a
+        service. Cancelled: it may be registered until its lease ends.
         """
-        if self._record is not None:
-            raise ConfigurationError(f"this is the node {self._record.node.id} already")
         if not node.service:
             raise ConfigurationError(f"the node {node.id} needs a service")
-        node = attrs.evolve(node, started=self._clock.now())
-        record = NodeRecord(node, self._owner, self._pace.ttl)
         async with self._writing:
+            if self._record is not None and self._clock.monotonic() < self._lease_until:
+                raise ConfigurationError(f"this is the node {self._record.node.id} already")
+            record = NodeRecord(node.begun(self._clock.now()), self._owner, self._pace.ttl)
             await self._take(record)
             self._record = record
 

@@ -96,9 +96,13 @@ class Node:
     )
     """At most 32 entries: version, zone, and the like."""
     started: datetime = attrs.field(default=_NEVER, validator=_aware)
-    """When it began, by its own clock; filled in when it registers."""
+    """When it began, by its own clock; filled in when it registers first."""
     last_seen: datetime = attrs.field(default=_NEVER, validator=_aware)
     """When its lease was last renewed, by the broker's clock, so the same to every reader."""
+
+    def begun(self, now: datetime) -> Node:
+        """Return the node with `started` filled in, unless it is."""
+        return self if self.started != _NEVER else attrs.evolve(self, started=now)
 
 
 class ChangeKind(StrEnum):

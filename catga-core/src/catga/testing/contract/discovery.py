@@ -170,6 +170,7 @@ class DiscoveryContract:
         with raises(LeaseLost, naming="two"):
             await stage.wait(late.heartbeat())
         assert await stage.wait(store.register(record)), "the id is free"
+        await stage.wait(late.register(node("two")))
 
     @law(needs=_NODES)
     async def test_an_id_is_free_once_its_owner_has_left(self, stage: Stage) -> None:
