@@ -15,6 +15,7 @@ from catga.engine.addressing import NOTHING_EXTRA, Addresser, Extras
 from catga.engine.bulk import AfterPublish, publish_all
 from catga.engine.context import CURRENT
 from catga.engine.discovery import Discovery
+from catga.engine.letterbox import DeadLetters
 from catga.engine.publishing import receipt_or_raise
 from catga.errors import ConfigurationError
 from catga.ground.clock import Clock, SystemClock
@@ -325,6 +326,14 @@ class Bus(Router):
         Raises `CapabilityError` when the transport has no discovery.
         """
         return self._running().discovery
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What groups of the namespace gave up on: to find, replay and remove.
+
+        Raises `CapabilityError` when the transport cannot show them.
+        """
+        return self._running().dead_letters
 
     async def health(self) -> Health:
         """Ask the server, now, whether messages can move."""

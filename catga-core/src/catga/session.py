@@ -12,11 +12,12 @@ from catga.codecs import WireType
 from catga.engine.consuming import Consumer
 from catga.engine.discovery import Discovery, NodePace
 from catga.engine.handling import OnPublish, compile_call, compile_publish
+from catga.engine.letterbox import DeadLetters
 from catga.engine.publishing import Publisher
 from catga.engine.requests import Requester, Responder
 from catga.engine.services import Services
 from catga.engine.signals import Signals
-from catga.errors import CatgaError
+from catga.errors import CapabilityError, CatgaError
 from catga.ground.ids import new_instance
 from catga.ground.tasks import TaskOwner, finish, first_of
 from catga.model.capability import QOS_CAPABILITY, Capability
@@ -132,6 +133,21 @@ class Session:
             self._discovery = Discovery(store, plan.clock, pace, self.instance, emit=self._heard)
         return self._discovery
 
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the namespace. Raises `CapabilityError` when they cannot be seen."""
+        plan = self.plan
+        plan.transport.capabilities.require(Capability.DEAD_LETTERS, "looking at dead letters")
+        store = plan.transport.dead_letters
+        if store is None:
+            raise CapabilityError("the transport shows no dead letters")
+        return DeadLetters(plan.namespace, store, self.publisher.send, self._verify)
+
+    async def _verify(self, source: Source) -> None:
+        """Raise `ConfigurationError` when this group is not there."""
+        topology = self._topology([source], [], QualityOfService.AT_LEAST_ONCE)
+        await self.plan.transport.prepare(topology, Mode.VERIFY)
+
     def _services(self) -> Services:
         plan, settings = self.plan, self.plan.settings
         timeout = settings.handler_timeout
@@ -181,8 +197,14 @@ class Session:
     async def _prepare(
         self, sources: Sequence[Source], publishes: Sequence[str], qos: QualityOfService
     ) -> None:
+        mode = Mode.CREATE if self.plan.settings.create else Mode.VERIFY
+        await self.plan.transport.prepare(self._topology(sources, publishes, qos), mode)
+
+    def _topology(
+        self, sources: Sequence[Source], publishes: Sequence[str], qos: QualityOfService
+    ) -> Topology:
         settings = self.plan.settings
-        topology = Topology(
+        return Topology(
             namespace=self.plan.namespace,
             publishes=tuple(publishes),
             sources=tuple(sources),
@@ -191,8 +213,6 @@ class Session:
             completion_ttl=settings.completion_ttl.total_seconds(),
             accept_risk=settings.accept_risk,
         )
-        mode = Mode.CREATE if settings.create else Mode.VERIFY
-        await self.plan.transport.prepare(topology, mode)
 
     async def _resubscribe(self, source: Source) -> Subscription:
         await self._prepare([source], [], self.plan.highest())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from catga.errors import ConnectionLost, NoResponders
+from catga.errors import ConfigurationError, ConnectionLost, NoResponders
 from catga.spi import (
     Address,
     Capabilities,
@@ -73,6 +73,13 @@ class MemoryInbox(InboxStore):
         records[record] = now + self.ttl
 
 
+def _verify(broker: MemoryBroker, topology: Topology) -> None:
+    for source in topology.sources:
+        groups = broker.stream(source.namespace, source.type).groups
+        if source.durable and not source.ephemeral and source.group not in groups:
+            raise ConfigurationError(f"the group {source.group} of {source.type} does not exist")
+
+
 def _record_key(key: Completion) -> tuple[str, str, str, str]:
     return (key.namespace, key.group, key.type, key.message_id)
 
@@ -112,9 +119,13 @@ class MemoryTransport(Transport):
         self._inbox = MemoryInbox(self._broker)
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
-        """Declare the groups; there is never anything to disagree with."""
-        del mode
+        """Declare the groups, or see that they are there; there is nothing else to disagree with.
+
+        Raises `ConfigurationError` for a group that would have to be made and may not.
+        """
         broker = self._need()
+        if mode is Mode.VERIFY:
+            _verify(broker, topology)
         if self._inbox is not None:
             self._inbox.ttl = topology.completion_ttl
         for type_ in {*topology.publishes, *(source.type for source in topology.sources)}:

@@ -103,6 +103,7 @@ class Outcomes:
         letter = describe(
             work.delivery,
             message_id=None if work.envelope is None else work.envelope.id,
+            created_at=None if work.envelope is None else work.envelope.time,
             group=work.feed.source.group,
             cause=cause,
             error=error,

@@ -10,6 +10,7 @@ from catga.testing.contract.at_most_once import AtMostOnceContract
 from catga.testing.contract.cancellation import CancellationContract
 from catga.testing.contract.capabilities import CapabilitiesContract
 from catga.testing.contract.completion import CompletionContract
+from catga.testing.contract.dead_letters import DeadLettersContract
 from catga.testing.contract.derived import DerivedIdsContract
 from catga.testing.contract.discovery import DiscoveryContract
 from catga.testing.contract.exactly_once import ExactlyOnceContract
@@ -30,6 +31,7 @@ __all__ = [
     "CancellationContract",
     "CapabilitiesContract",
     "CompletionContract",
+    "DeadLettersContract",
     "DerivedIdsContract",
     "DiscoveryContract",
     "ExactlyOnceContract",
@@ -59,6 +61,7 @@ class TransportContract(
     CapabilitiesContract,
     LimitsContract,
     PoisonContract,
+    DeadLettersContract,
     CompletionContract,
     DerivedIdsContract,
     RecoveryContract,
