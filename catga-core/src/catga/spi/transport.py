@@ -152,11 +152,11 @@ class Topology:
     """W: seconds within which one message id is stored once."""
     completion_ttl: float
     """D: seconds for which completion records are kept."""
+    accept_risk: frozenset[str] = frozenset()
+    """Broken assumptions, by name, that QoS 2 is to start on all the same."""
     retention: float = float("inf")
     """Seconds for which a stored message stays at the least. What is older, older than W, and
     settled by every declared group may be removed; nothing else ever is."""
-    accept_risk: frozenset[str] = frozenset()
-    """Broken assumptions, by name, that QoS 2 is to start on all the same."""
 
 
 class Subscription(ABC):
