@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from bus.bus_kit import PASSWORD, Place, eventually, run
-from bus.nodes_kit import be_a_node
+from bus.nodes_kit import Terminal, be_a_node
 from bus.test_bus_proxy import IMPATIENT
 from catga import Bus, ChangeKind, Node, NodeChange
 from catga.engine.membership import Watch
@@ -244,6 +244,27 @@ def test_the_program_watches_until_it_is_told_to_stop(
             assert child.errors == ""
         changes = [(each["change"], each["node"]["id"]) for each in map(json.loads, told)]
         assert changes == [("joined", "a"), ("joined", "b"), ("left", "b")]
+
+    run(law, SECONDS)
+
+
+def test_the_program_shows_a_live_table_where_somebody_looks(hurt: Place) -> None:
+    async def law() -> None:
+        assert hurt.server is not None
+        url = f"{hurt.url}?node_ttl=2s"
+        words = [sys.executable, "-m", "catga", "nodes", url, "--namespace", hurt.namespace]
+        async with Terminal(*words, "--watch") as terminal:
+            await terminal.shows("0 nodes at")
+            async with hurt.bus(consume=False, node=Node(id="one", address="http://h:1")):
+                await terminal.shows("joined  tests one http://h:1")
+                await terminal.shows("1 node at")
+            await terminal.shows("left    tests one http://h:1")
+            await asyncio.to_thread(hurt.server.kill)
+            await terminal.shows("not up to date")
+            await asyncio.to_thread(hurt.server.start)
+            async with hurt.bus(consume=False, node=Node(id="two")):
+                await terminal.shows("joined  tests two")
+            assert await terminal.end() == 130
 
     run(law, SECONDS)
 

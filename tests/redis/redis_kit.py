@@ -109,7 +109,7 @@ def topology(
     accept_risk: frozenset[str] = frozenset(),
     window: float = 60.0,
 ) -> Topology:
-    return Topology(NAMESPACE, publishes, sources, qos, window, 120.0, accept_risk)
+    return Topology(NAMESPACE, publishes, sources, qos, window, 120.0, accept_risk=accept_risk)
 
 
 def out(

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis_kit import until
 
-from catga import Bus, Event, QualityOfService
+from catga import Bus, Event, Node, QualityOfService, TransportError
 from catga.spi import Start
 from catga_redis.testing import RedisPair
 
@@ -118,5 +118,36 @@ def test_a_planned_hand_over_costs_nothing(pair: RedisPair) -> None:
             async with Redis.from_url(pair.url) as client:
                 assert await client.xlen(KEY) == 2000
         assert set(handled.values()) == {1}
+
+    asyncio.run(law())
+
+
+def test_a_planned_hand_over_is_no_nodes_end(pair: RedisPair) -> None:
+    async def law() -> None:
+        ports = f"127.0.0.1:{pair.primary.port},127.0.0.1:{pair.replica.port}"
+        one, two = (
+            Bus(f"redis://{ports}", service="shop", node=Node(id=name), settings={"node_ttl": ttl})
+            for name, ttl in (("one", 60.0), ("two", 10.0))
+        )
+        async with asyncio.timeout(25), one, two, two.discovery.watch() as watch:
+            assert len(await watch.receive(10)) == 2
+            assert await asyncio.to_thread(pair.replicated)
+            await asyncio.to_thread(pair.hand_over)
+
+            async def beats() -> bool:
+                try:
+                    await one.discovery.heartbeat(load=1.0)
+                except TransportError:
+                    return False
+                return True
+
+            await until(beats)
+            changes: list[tuple[str, str]] = []
+            while ("updated", "one") not in changes:
+                changes += [(each.kind.value, each.node.id) for each in await watch.receive(5)]
+            assert changes == [("updated", "one")]
+            await two.drain()
+            found = await one.discovery.nodes()
+            assert [(each.id, each.load) for each in found] == [("one", 1.0)]
 
     asyncio.run(law())

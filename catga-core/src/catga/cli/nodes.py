@@ -167,7 +167,8 @@ def _shown(wanted: _Wanted) -> Iterator[_Show]:
 
             def show(watch: Watch, changes: Sequence[NodeChange]) -> None:
                 last.extend(_line(change) for change in changes)
-                words = f"{len(watch.nodes)} nodes at {wanted.shown}"
+                count = len(watch.nodes)
+                words = f"{count} {'node' if count == 1 else 'nodes'} at {wanted.shown}"
                 if watch.trouble:
                     words += f"; not up to date: {watch.trouble}"
                 state = Text(words, style="red" if watch.trouble else "dim")

@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from catga.engine.membership import Watch, in_order
-from catga.errors import CatgaError, ConfigurationError, LeaseLost, NodeTaken
+from catga.errors import (
+    AuthenticationError,
+    CatgaError,
+    ConfigurationError,
+    LeaseLost,
+    NodeTaken,
+    TransportError,
+)
 from catga.ground.clock import Clock
 from catga.model.node import Node, NodeRecord
 from catga.spi import EventKind, NodeStore, Sighting, TransportEvent
@@ -18,6 +25,7 @@ from catga.spi import EventKind, NodeStore, Sighting, TransportEvent
 __all__ = ["Discovery", "NodePace"]
 
 _TRIES_PER_LEASE = 12
+_FAREWELL = 2.0
 _RACE = 0.05
 """Seconds after which an id that was just given up, or just taken, is looked at again."""
 
@@ -134,13 +142,27 @@ class Discovery:
     async def deregister(self) -> None:
         """Say good-bye: all see at once that it left. Idempotent.
 
-        When it fails the node is seen until its lease ends. Cancelled: the same.
+        A broker that is just coming back is given two seconds. When it fails the node is seen until
+        its lease ends. Cancelled: the same.
         """
         async with self._writing:
             record, self._record = self._record, None
             self._lease_until = -math.inf
             if record is not None:
+                await self._say_good_bye(record)
+
+    async def _say_good_bye(self, record: NodeRecord) -> None:
+        until = self._clock.monotonic() + _FAREWELL
+        while True:
+            try:
                 await self._store.deregister(record)
+                return
+            except AuthenticationError:
+                raise
+            except TransportError:
+                if self._clock.monotonic() >= until:
+                    raise
+            await self._clock.sleep(_FAREWELL / 10)
 
     async def keep(self) -> None:
         """Renew the lease until `deregister`, whatever happens to the broker; a lease that has
