@@ -38,6 +38,7 @@ from catga.model.message import Event, Message, Request, identify
 from catga.model.node import ChangeKind, Node, NodeChange
 from catga.model.outcome import Drained, PublishSummary, Receipt
 from catga.model.qos import QualityOfService
+from catga.model.retry import Reject, Retry, RetryPolicy
 from catga.router import Router
 from catga.settings import Settings
 from catga.spi.middleware import Instrument, Middleware
@@ -77,9 +78,12 @@ __all__ = [
     "PublishUnknown",
     "QualityOfService",
     "Receipt",
+    "Reject",
     "RemoteError",
     "Request",
     "RequestTimeout",
+    "Retry",
+    "RetryPolicy",
     "Router",
     "Settings",
     "SettlementError",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import attrs
 
 from catga.codecs import TypeRegistry, WireType
-from catga.engine.addressing import NOTHING_EXTRA, Addresser, Extras
+from catga.engine.addressing import NOTHING_EXTRA, Addresser, Extras, due_time
 from catga.engine.bulk import AfterPublish, publish_all
 from catga.engine.context import CURRENT
 from catga.engine.discovery import Discovery
@@ -189,6 +189,8 @@ class Bus(Router):
         message_id: str | None = None,
         correlation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
     ) -> Receipt:
         """Send an event to every group that handles its type.
 
@@ -202,7 +204,8 @@ class Bus(Router):
         `PublishUnknown`, `ConnectionLost`, `EncodeError`, `CapabilityError` and
         `ConfigurationError`. Cancelled: it may have been stored.
         """
-        return await self._send(message, qos, "", Extras(message_id, correlation_id, headers))
+        extras = self._extras(message_id, correlation_id, headers, delay, at)
+        return await self._send(message, qos, "", extras)
 
     async def send(
         self,
@@ -213,10 +216,24 @@ class Bus(Router):
         message_id: str | None = None,
         correlation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
     ) -> Receipt:
         """Send a message to one group only. As `publish` in everything else."""
         check_token(to, "destination")
-        return await self._send(message, qos, to, Extras(message_id, correlation_id, headers))
+        extras = self._extras(message_id, correlation_id, headers, delay, at)
+        return await self._send(message, qos, to, extras)
+
+    def _extras(
+        self,
+        message_id: str | None,
+        correlation_id: str | None,
+        headers: Mapping[str, str] | None,
+        delay: timedelta | float | None,
+        at: datetime | None,
+    ) -> Extras:
+        due = due_time(delay, at, self._clock.now())
+        return Extras(message_id, correlation_id, headers, not_before=due)
 
     async def _send(
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
@@ -224,7 +241,8 @@ class Bus(Router):
         session = self._running()
         outgoing = await self._outgoing(message, qos, to, extras)
         receipt = receipt_or_raise(await session.publisher.publish(outgoing))
-        if (wait := self._waiter(session)) is not None and outgoing.subject.durable:
+        at_once = outgoing.subject.durable and outgoing.not_before is None
+        if at_once and (wait := self._waiter(session)) is not None:
             await wait([(outgoing, receipt)])
         return receipt
 
@@ -261,6 +279,8 @@ class Bus(Router):
             raise ConfigurationError("the bus is not running")
         wire = self._registry.of(type(message))
         quality = addresser.quality(wire, qos)
+        if extras.not_before is not None and quality is not QualityOfService.AT_MOST_ONCE:
+            session.require_delay(wire)
         if not session.is_declared(wire, quality):
             await session.declare(wire, quality)
         if session.on_publish is not None:

@@ -8,14 +8,14 @@ import attrs
 
 from catga.codecs import TypeRegistry, WireType
 from catga.engine.handling import Handler, check_handlers
-from catga.errors import CapabilityError
+from catga.errors import CapabilityError, ConfigurationError
 from catga.ground.clock import Clock
 from catga.ground.ids import new_instance
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.node import Node
 from catga.model.qos import QualityOfService
-from catga.policy import broken_horizons
-from catga.router import Registration
+from catga.policy import Retries, broken_horizons, combine
+from catga.router import Registration, Unset
 from catga.settings import Settings
 from catga.spi import Instrument, Middleware, Source, Transport
 
@@ -67,7 +67,7 @@ class Plan:
             start=handler.start,
             window=settings.prefetch,
             lease=settings.lease.total_seconds(),
-            attempts=settings.attempts,
+            attempts=handler.retries.most,
         )
         has_live = Capability.AT_MOST_ONCE in self.transport.capabilities
         return (live, log) if has_live else (log,)
@@ -91,15 +91,18 @@ class Plan:
 
     def _check_horizons(self) -> None:
         settings = self.settings
-        timeout = settings.handler_timeout
+        limit = settings.lease_limit.total_seconds()
+        rules = [_settled(settings), *(handler.retries for handler in self.handlers)]
         broken = broken_horizons(
             dedupe_window=settings.dedupe_window.total_seconds(),
             publish_deadline=settings.publish_deadline.total_seconds(),
             completion_ttl=settings.completion_ttl.total_seconds(),
-            attempts=settings.attempts,
-            backoff_cap=settings.backoff_cap.total_seconds(),
+            attempts=max(each.most for each in rules),
+            backoff_cap=max(each.longest for each in rules),
             lease=settings.lease.total_seconds(),
-            handler_timeout=None if timeout is None else timeout.total_seconds(),
+            attempt=max(
+                (min(limit, handler.timeout or limit) for handler in self.handlers), default=0.0
+            ),
         )
         for name, reason in broken.items():
             if self.highest() is QualityOfService.EXACTLY_ONCE and (
@@ -127,7 +130,28 @@ def make_handlers(
                 qos=settings.default_qos if wire.qos is None else wire.qos,
                 concurrency=one.concurrency or settings.concurrency,
                 start=one.start,
+                retries=_rules(one, wire, settings),
+                timeout=_seconds(one, settings),
             )
         )
     check_handlers(handlers)
     return tuple(handlers)
+
+
+def _settled(settings: Settings) -> Retries:
+    base, cap = settings.backoff_base.total_seconds(), settings.backoff_cap.total_seconds()
+    return Retries(settings.attempts, base, cap)
+
+
+def _rules(one: Registration, wire: WireType, settings: Settings) -> Retries:
+    """The handler speaks before the type, that before the settings."""
+    try:
+        return combine(_settled(settings), wire.retry, one.retry)
+    except ConfigurationError as error:
+        name = getattr(one.function, "__qualname__", repr(one.function))
+        raise ConfigurationError(f"the handler {name} of {wire.name}: {error}") from None
+
+
+def _seconds(one: Registration, settings: Settings) -> float | None:
+    limit = settings.handler_timeout if isinstance(one.timeout, Unset) else one.timeout
+    return None if limit is None else limit.total_seconds()

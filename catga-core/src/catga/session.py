@@ -24,7 +24,6 @@ from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.outcome import Drained
 from catga.model.qos import QualityOfService
 from catga.plan import Plan
-from catga.policy import RetryPolicy
 from catga.spi import (
     EventKind,
     Mode,
@@ -150,7 +149,6 @@ class Session:
 
     def _services(self) -> Services:
         plan, settings = self.plan, self.plan.settings
-        timeout = settings.handler_timeout
         return Services(
             transport=plan.transport,
             publisher=self.publisher,
@@ -158,15 +156,10 @@ class Session:
             clock=plan.clock,
             tasks=self.tasks,
             signals=self.signals,
-            policy=RetryPolicy(
-                settings.attempts,
-                settings.backoff_base.total_seconds(),
-                settings.backoff_cap.total_seconds(),
-            ),
             random=random.random,
             service=plan.service,
             window=settings.prefetch,
-            handler_timeout=None if timeout is None else timeout.total_seconds(),
+            lease_limit=settings.lease_limit.total_seconds(),
             emit=self._heard,
             resubscribe=self._resubscribe,
         )
@@ -194,6 +187,11 @@ class Session:
             await self._prepare([], [wire.name], qos)
         self._declared.add((wire.name, qos))
 
+    def require_delay(self, wire: WireType) -> None:
+        """Raise `CapabilityError` where nothing can be held back until its time."""
+        capabilities = self.plan.transport.capabilities
+        capabilities.require(Capability.DELAY, f"publishing {wire.name} for later")
+
     async def _prepare(
         self, sources: Sequence[Source], publishes: Sequence[str], qos: QualityOfService
     ) -> None:
@@ -211,6 +209,7 @@ class Session:
             qos=qos,
             dedupe_window=settings.dedupe_window.total_seconds(),
             completion_ttl=settings.completion_ttl.total_seconds(),
+            retention=settings.retention.total_seconds(),
             accept_risk=settings.accept_risk,
         )
 
@@ -243,8 +242,9 @@ class Session:
     async def _sweep(self) -> None:
         settings = self.plan.settings
         shortest = settings.lease.total_seconds() / 3
-        if settings.handler_timeout is not None:
-            shortest = min(shortest, settings.handler_timeout.total_seconds() / 2)
+        for handler in self.plan.handlers:
+            if handler.timeout is not None:
+                shortest = min(shortest, handler.timeout / 2)
         tick = min(1.0, max(0.02, shortest / 2))
         while True:
             await self.plan.clock.sleep(tick)

@@ -63,15 +63,12 @@ class MemoryBroker:
     def close(self) -> None:
         """Forget every timer."""
         for stream in self._streams.values():
-            for name in list(stream.groups):
-                stream.forget(name)
+            stream.close()
 
     def remove(self, namespace: str) -> None:
         """Forget everything that is stored under a namespace."""
         for key in [key for key in self._streams if key[0] == namespace]:
-            stream = self._streams.pop(key)
-            for name in list(stream.groups):
-                stream.forget(name)
+            self._streams.pop(key).close()
         for record in [record for record in self.completions if record[0] == namespace]:
             del self.completions[record]
         self.nodes(namespace).clear()

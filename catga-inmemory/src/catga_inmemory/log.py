@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from datetime import datetime
 
 import attrs
 
@@ -23,6 +24,10 @@ class Entry:
     message_id: str
     stored_at: float
     replays: int = 0
+    attempts: int = 0
+    """Made on another copy before this one."""
+    waits: bool = False
+    """For its time: no group has it yet."""
     open_groups: int = 0
     """How many groups have not finished it."""
     finished: asyncio.Future[None] | None = None
@@ -68,7 +73,7 @@ class Group:
         """Take on a new entry."""
         entry.open_groups += 1
         self._open.add(entry)
-        self.push(entry, 1)
+        self.push(entry, entry.attempts + 1)
 
     def push(self, entry: Entry, attempt: int) -> None:
         """Make an entry available and wake one member."""
@@ -178,7 +183,10 @@ class Stream:
         self.dead: dict[Subject, dict[int, Entry]] = {}
         """Dead letters, which nothing trims: beside the entries, where their ids are known."""
         self._ids: dict[str, Entry] = {}
+        self._timers: set[Timer] = set()
+        """Of what waits for its time."""
         self.dedupe_window = 600.0
+        self.retention = float("inf")
 
     def declare(self, source: Source) -> Group:
         """Return the group of this source, created at its start when it is new."""
@@ -186,6 +194,8 @@ class Stream:
         if group is None:
             group = self.groups[source.group] = Group(self._clock, source)
             for entry in self.entries.values():
+                if entry.waits:
+                    continue
                 old = source.ephemeral or source.start is Start.NEW
                 if _is_for(entry.subject, source.group) and (entry.subject.group or not old):
                     group.add(entry)
@@ -212,22 +222,52 @@ class Stream:
             outgoing.message_id,
             now,
             outgoing.replays,
+            outgoing.attempts,
         )
         self.entries[entry.sequence] = entry
         if outgoing.subject.kind is Kind.DEAD:
             self.dead.setdefault(outgoing.subject, {})[entry.sequence] = entry
         self._ids[key] = entry
-        for name, group in self.groups.items():
-            if _is_for(outgoing.subject, name):
-                group.add(entry)
+        self._offer_in_time(entry, outgoing.not_before)
         return entry, False
 
+    def _offer_in_time(self, entry: Entry, not_before: datetime | None) -> None:
+        """Give an entry to the groups, now or once its time has come."""
+        left = 0.0
+        if not_before is not None:
+            left = (not_before - self._clock.now()).total_seconds()
+        if left <= 0:
+            self._offer(entry)
+            return
+        timers, entry.waits = self._timers, True
+
+        def due() -> None:
+            timers.discard(timer)
+            entry.waits = False
+            self._offer(entry)
+
+        timer = self._clock.call_later(left, due)
+        timers.add(timer)
+
+    def _offer(self, entry: Entry) -> None:
+        for name, group in self.groups.items():
+            if _is_for(entry.subject, name):
+                group.add(entry)
+
+    def close(self) -> None:
+        """Forget every group and every timer."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        for name in list(self.groups):
+            self.forget(name)
+
     def _trim(self) -> None:
-        """Drop what every declared group has finished and what is older than the window W."""
-        horizon = self._clock.monotonic() - self.dedupe_window
+        """Drop what every declared group has finished and what is older than W and retention."""
+        horizon = self._clock.monotonic() - max(self.dedupe_window, self.retention)
         while self.groups and self.entries:
             entry = next(iter(self.entries.values()))
-            if entry.open_groups > 0 or entry.stored_at > horizon:
+            if entry.waits or entry.open_groups > 0 or entry.stored_at > horizon:
                 return
             del self.entries[entry.sequence]
             key = f"{entry.subject.text}/{entry.message_id}"

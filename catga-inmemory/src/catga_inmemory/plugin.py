@@ -10,7 +10,7 @@ from catga_inmemory.settings import MemorySettings
 
 __all__ = ["CAPABILITIES", "catga_transports"]
 
-CAPABILITIES = frozenset(Capability) - {Capability.PARK, Capability.DELAY}
+CAPABILITIES = frozenset(Capability)
 
 
 def _build(address: Address, settings: MemorySettings, explicit: frozenset[str]) -> Transport:

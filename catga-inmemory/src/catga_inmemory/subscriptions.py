@@ -13,6 +13,8 @@ from catga.spi import (
     Done,
     Lost,
     Nack,
+    Outgoing,
+    Reject,
     Settle,
     SettleResult,
     Source,
@@ -168,6 +170,18 @@ class LogSubscription(Subscription, GroupMember):
             done = self._settle_one(Settle(delivery, Ack()))
             if isinstance(done, Done) and self._inbox is not None:
                 self._inbox.note(completion)
+            results.append(done)
+        self._look_again()
+        return results
+
+    async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
+        """Store and settle in one step: nothing can come between within one loop turn."""
+        results: list[SettleResult] = []
+        for delivery, letter in batch:
+            done = self._settle_one(Settle(delivery, Reject()))
+            if isinstance(done, Done):
+                subject = letter.subject
+                self._broker.stream(subject.namespace, subject.type).append(letter)
             results.append(done)
         self._look_again()
         return results

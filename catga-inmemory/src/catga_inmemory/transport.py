@@ -129,7 +129,9 @@ class MemoryTransport(Transport):
         if self._inbox is not None:
             self._inbox.ttl = topology.completion_ttl
         for type_ in {*topology.publishes, *(source.type for source in topology.sources)}:
-            broker.stream(topology.namespace, type_).dedupe_window = topology.dedupe_window
+            stream = broker.stream(topology.namespace, type_)
+            stream.dedupe_window = topology.dedupe_window
+            stream.retention = topology.retention
         for source in topology.sources:
             if source.durable:
                 broker.stream(source.namespace, source.type).declare(source)

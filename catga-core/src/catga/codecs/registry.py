@@ -13,12 +13,13 @@ from catga.codecs.json import JsonCodec
 from catga.errors import ConfigurationError, DecodeError, UnknownTypeError
 from catga.model.message import RESERVED_ATTRIBUTES, Message, Request
 from catga.model.qos import QualityOfService
+from catga.model.retry import RetryPolicy
 from catga.model.subject import check_token
 
 __all__ = ["TypeRegistry", "WireType"]
 
 _UNSET = object()
-_TRAITS = ("qos", "wire_name", "version", "key")
+_TRAITS = ("qos", "wire_name", "version", "key", "retry")
 
 
 @attrs.frozen(eq=False)
@@ -29,6 +30,8 @@ class WireType:
     version: int
     qos: QualityOfService | None
     """None: the default of the settings."""
+    retry: RetryPolicy | None
+    """What the class says about failed attempts; None: the settings."""
     cls: type
     response: Any
     """The `R` of `Request[R]`; None when it is no request (a request without R answers `Any`)."""
@@ -103,6 +106,7 @@ class TypeRegistry:
             name=name,
             version=version,
             qos=_qos(cls),
+            retry=_retry(cls),
             cls=cls,
             response=None if response is _UNSET else response,
             is_request=issubclass(cls, Request),
@@ -167,6 +171,13 @@ def _qos(cls: type) -> QualityOfService | None:
     if qos is None or isinstance(qos, QualityOfService):
         return qos
     raise ConfigurationError(f"{_full(cls)}.qos must be a QualityOfService, not {qos!r}")
+
+
+def _retry(cls: type) -> RetryPolicy | None:
+    retry = getattr(cls, "retry", None)
+    if retry is None or isinstance(retry, RetryPolicy):
+        return retry
+    raise ConfigurationError(f"{_full(cls)}.retry must be a RetryPolicy, not {retry!r}")
 
 
 def _response_of(cls: type, bound: Mapping[Any, Any] = MappingProxyType({})) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -11,13 +11,14 @@ import attrs
 from catga.codecs import WireType, write_message
 from catga.engine.context import CURRENT
 from catga.errors import ConfigurationError
+from catga.ground.durations import duration
 from catga.model.envelope import check_headers
 from catga.model.message import identify
 from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, check_token
 from catga.spi import Outgoing
 
-__all__ = ["NOTHING_EXTRA", "Addresser", "Extras"]
+__all__ = ["NOTHING_EXTRA", "Addresser", "Extras", "due_time"]
 
 
 @attrs.frozen
@@ -29,9 +30,35 @@ class Extras:
     headers: Mapping[str, str] | None = None
     reply_to: Subject | None = None
     deadline: datetime | None = None
+    not_before: datetime | None = None
 
 
 NOTHING_EXTRA = Extras()
+
+
+def due_time(
+    delay: timedelta | float | None, at: datetime | None, now: datetime
+) -> datetime | None:
+    """Return when a message is due, or None when that is now or was before.
+
+    Raises `ConfigurationError` for both at once, for a time without a zone, and for what is no
+    time.
+    """
+    if delay is None and at is None:
+        return None
+    if delay is not None and at is not None:
+        raise ConfigurationError("`delay` and `at` both say when: give one of the two")
+    if at is None:
+        try:
+            due = now + duration(0.0 if delay is None else delay)
+        except (ValueError, OverflowError) as error:
+            raise ConfigurationError(f"the delay of a message {error}") from None
+        return due if due > now else None
+    if not isinstance(at, datetime) or at.tzinfo is None or at.utcoffset() is None:
+        raise ConfigurationError(
+            f"`at` must be a datetime with a time zone (such as datetime.now(UTC)), not {at!r}"
+        )
+    return at.astimezone(UTC) if at > now else None
 
 
 class Addresser:
@@ -86,6 +113,10 @@ class Addresser:
         if extras.headers:
             check_headers(extras.headers)
         if qos is QualityOfService.AT_MOST_ONCE:
+            if extras.not_before is not None:
+                raise ConfigurationError(
+                    f"{wire.name} is sent at QoS 0, where nothing is stored: it cannot be delayed"
+                )
             kind = Kind.LIVE_TO if to else Kind.LIVE
         else:
             kind = Kind.TO if to else Kind.LOG
@@ -111,4 +142,5 @@ class Addresser:
         if extras.reply_to is not None and qos is QualityOfService.AT_LEAST_ONCE:
             # Asking again must be handled again: the first answer went to an address of its own.
             stored_as = f"{stored_as}/{extras.reply_to.group}/{extras.reply_to.type}"
-        return Outgoing(self.subject(wire, kind, to), body, stored_as, qos, extras.reply_to)
+        subject = self.subject(wire, kind, to)
+        return Outgoing(subject, body, stored_as, qos, extras.reply_to, extras.not_before)

@@ -28,7 +28,6 @@ from catga.model.outcome import Drained
 from catga.model.qos import QualityOfService
 from catga.spi import (
     Ack,
-    Capability,
     Delivery,
     EventKind,
     Lost,
@@ -83,7 +82,7 @@ class Consumer:
         feed.settler = Settler(
             feed,
             inbox=inbox,
-            one_step=Capability.COMMIT in transport.capabilities,
+            capabilities=transport.capabilities,
             publisher=self._s.publisher,
             clock=self._s.clock,
             source=self._s.service,
@@ -184,7 +183,7 @@ class Consumer:
         signals = self._s.signals
         if signals.started is not None:
             signals.started(work.context)
-        timeout = self._s.handler_timeout
+        timeout = self.handler.timeout
         deadline = float("inf") if timeout is None else self._s.clock.monotonic() + timeout
         error = await run_handler(work, message, work.context, self._invoke, deadline)
         self.counts["handled" if error is None else "failed"] += 1

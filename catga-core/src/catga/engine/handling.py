@@ -13,6 +13,7 @@ from catga.engine.context import Context
 from catga.errors import ConfigurationError
 from catga.model.message import Request
 from catga.model.qos import QualityOfService
+from catga.policy import Retries
 from catga.spi import Middleware, Start
 
 __all__ = [
@@ -41,6 +42,9 @@ class Handler:
     qos: QualityOfService
     concurrency: int
     start: Start = Start.BEGINNING
+    retries: Retries = attrs.field(factory=Retries)
+    timeout: float | None = None
+    """Seconds that one attempt may take."""
 
     @property
     def is_request(self) -> bool:

@@ -67,7 +67,7 @@ class Outcomes:
                 self._respond(work, None)
             self.decide(work, Ack(), completion)
         else:
-            verdict = self._services.policy.after(
+            verdict = self._handler.retries.after(
                 work.delivery.attempt, error, self._services.random
             )
             if isinstance(verdict, Park):

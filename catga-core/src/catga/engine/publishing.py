@@ -175,8 +175,13 @@ class Publisher:
             await self._repeat(batch, results, again)
         if self._signals.published is not None:
             for outgoing, result in zip(batch, results, strict=True):
-                self._signals.published(outgoing.message_id, outgoing.subject.text, result)
+                self.tell(outgoing, result)
         return results
+
+    def tell(self, outgoing: Outgoing, result: PublishResult) -> None:
+        """Let the instruments know what was stored, also when it was stored in another way."""
+        if self._signals.published is not None:
+            self._signals.published(outgoing.message_id, outgoing.subject.text, result)
 
     async def _repeat(
         self, batch: Sequence[Outgoing], results: list[PublishResult], again: list[int]

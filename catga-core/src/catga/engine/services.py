@@ -11,7 +11,6 @@ from catga.engine.requests import Responder
 from catga.engine.signals import Signals
 from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner
-from catga.policy import RetryPolicy
 from catga.spi import Source, Subscription, Transport, TransportEvent
 
 __all__ = ["Services"]
@@ -27,11 +26,10 @@ class Services:
     clock: Clock
     tasks: TaskOwner
     signals: Signals
-    policy: RetryPolicy
     random: Callable[[], float]
     service: str
     window: int
-    handler_timeout: float | None
+    lease_limit: float
     emit: Callable[[TransportEvent], None]
     resubscribe: Callable[[Source], Awaitable[Subscription]]
     """Prepare a vanished source once more and subscribe again."""

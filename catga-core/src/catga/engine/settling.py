@@ -16,6 +16,8 @@ from catga.ground.clock import Clock
 from catga.model.qos import QualityOfService
 from catga.spi import (
     Ack,
+    Capabilities,
+    Capability,
     Completion,
     Done,
     InboxStore,
@@ -35,6 +37,8 @@ __all__ = ["Decision", "Settler"]
 _log = logging.getLogger("catga")
 _PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
+_STORE_AGAIN = 5.0
+"""Seconds until a message is tried again whose dead letter could not be stored."""
 
 
 @attrs.frozen(eq=False)
@@ -49,6 +53,11 @@ class Decision:
     """To be parked before the rejection."""
 
 
+def _without_body(letter: DeadLetter) -> DeadLetter:
+    """Return what is left of a letter that is too large; its original is still in the log."""
+    return attrs.evolve(letter, body=b"", body_left_out=len(letter.body))
+
+
 class Settler:
     """Carries out decisions for one feed, a batch at a time, while handlers go on.
 
@@ -61,7 +70,7 @@ class Settler:
         feed: Feed,
         *,
         inbox: InboxStore | None,
-        one_step: bool,
+        capabilities: Capabilities,
         publisher: Publisher,
         clock: Clock,
         source: str,
@@ -69,7 +78,8 @@ class Settler:
     ) -> None:
         self._feed = feed
         self._inbox = inbox
-        self._one_step = one_step
+        self._commits = Capability.COMMIT in capabilities
+        self._parks = Capability.PARK in capabilities
         self._publisher = publisher
         self._clock = clock
         self._source = source
@@ -109,9 +119,11 @@ class Settler:
         parking = [decision for decision in batch if decision.dead_letter is not None]
         completing = [decision for decision in batch if decision.completion is not None]
         plain = [d for d in batch if d.dead_letter is None and d.completion is None]
-        if parking:
+        if parking and self._parks:
             plain += await self._park(parking)
-        if completing and self._one_step:
+        elif parking:
+            plain += await self._publish_letters(parking)
+        if completing and self._commits:
             await self._commit(completing)
         elif completing:
             plain += await self._record(completing)
@@ -119,12 +131,37 @@ class Settler:
             await self._settle(plain)
 
     async def _park(self, batch: list[Decision]) -> list[Decision]:
+        """Store the dead letters and settle, in one step; what could not be stored is nacked."""
+        letters = {d: d.dead_letter for d in batch if d.dead_letter is not None}
+
+        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
+            pairs = [(d.work.delivery, letters[d].outgoing(self._source)) for d in part]
+            results = await self._feed.subscription.park(pairs)
+            for decision, (_, letter), result in zip(part, pairs, results, strict=True):
+                if isinstance(result, Done):
+                    self._publisher.tell(letter, Receipt(letter.message_id))
+                if isinstance(result, Unknown) and isinstance(result.error, PayloadTooLarge):
+                    letters[decision] = _without_body(letters[decision])
+            return results
+
+        # Once more, and no longer: others wait behind it for their settlement.
+        results = await self._persist(batch, attempt, until_lease_ends=False)
+        left = []
+        for decision, result in zip(batch, results, strict=True):
+            if isinstance(result, Unknown):
+                _log.error("a dead letter could not be stored: %s", result.error)
+                left.append(Decision(decision.work, Nack(_STORE_AGAIN)))
+            else:
+                self._off_hands(decision, result)
+        return left
+
+    async def _publish_letters(self, batch: list[Decision]) -> list[Decision]:
         """Store the dead letters; what could not be stored is nacked instead of rejected."""
         letters = [d.dead_letter for d in batch if d.dead_letter is not None]
         results = await self._publisher.send([one.outgoing(self._source) for one in letters])
         for i, result in enumerate(results):
             if isinstance(result, Rejected) and isinstance(result.error, PayloadTooLarge):
-                smaller = attrs.evolve(letters[i], body=b"", body_left_out=len(letters[i].body))
+                smaller = _without_body(letters[i])
                 results[i] = (await self._publisher.send([smaller.outgoing(self._source)]))[0]
         settled = []
         for decision, result in zip(batch, results, strict=True):
@@ -132,7 +169,7 @@ class Settler:
                 settled.append(decision)
             else:
                 _log.error("a dead letter could not be stored: %s", result.error)
-                settled.append(Decision(decision.work, Nack(5.0)))
+                settled.append(Decision(decision.work, Nack(_STORE_AGAIN)))
         return settled
 
     async def _record(self, batch: list[Decision]) -> list[Decision]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from catga.ground.ids import check_message_id, next_message_id
 from catga.model.qos import QualityOfService
+from catga.model.retry import RetryPolicy
 
 __all__ = ["RESERVED_ATTRIBUTES", "Event", "Identity", "Message", "Request", "adopt", "identify"]
 
@@ -35,7 +36,7 @@ class Message:
     changed copy is another message, the same object published twice is the same message.
 
     Class attributes, all optional and *not annotated* (annotated they would become fields):
-    `qos`, `wire_name`, `version`, and the reserved `key`.
+    `qos`, `wire_name`, `version`, `retry` (a `RetryPolicy`), and the reserved `key`.
     """
 
     __slots__ = ("_identity",)
@@ -43,6 +44,7 @@ class Message:
     qos: ClassVar[QualityOfService | None] = None
     wire_name: ClassVar[str | None] = None
     version: ClassVar[int] = 1
+    retry: ClassVar[RetryPolicy | None] = None
 
     _identity: Identity
 

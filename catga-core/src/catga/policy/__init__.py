@@ -1,6 +1,6 @@
 """Floor 3: pure decisions. No clock, no loop, no transport."""
 
 from catga.policy.horizons import broken_horizons
-from catga.policy.retry import Park, Retry, RetryPolicy, Verdict
+from catga.policy.retry import CRASH_MARGIN, Again, Park, Retries, Verdict, combine
 
-__all__ = ["Park", "Retry", "RetryPolicy", "Verdict", "broken_horizons"]
+__all__ = ["CRASH_MARGIN", "Again", "Park", "Retries", "Verdict", "broken_horizons", "combine"]

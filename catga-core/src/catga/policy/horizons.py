@@ -15,13 +15,13 @@ def broken_horizons(
     attempts: int,
     backoff_cap: float,
     lease: float,
-    handler_timeout: float | None,
+    attempt: float,
 ) -> Mapping[str, str]:
     """Return the broken assumptions of QoS 2 by the name to accept them under, with the reason.
 
     All times in seconds. A publish is repeated until its deadline, so W must outlast it. A
-    delivery comes again at most `attempts` times, each after a handler or a lease and the longest
-    backoff, so D must outlast that.
+    delivery comes again at most `attempts` times, each after the longest `attempt` or a lease and
+    the longest backoff, so D must outlast that.
     """
     broken = {}
     if dedupe_window < publish_deadline:
@@ -29,7 +29,7 @@ def broken_horizons(
             f"dedupe_window (W = {dedupe_window:g} s) is shorter than publish_deadline "
             f"({publish_deadline:g} s): a repeated publish could be stored twice"
         )
-    redelivery = attempts * (backoff_cap + max(lease, handler_timeout or 0.0))
+    redelivery = attempts * (backoff_cap + max(lease, attempt))
     if completion_ttl < redelivery:
         broken["completion_ttl"] = (
             f"completion_ttl (D = {completion_ttl:g} s) is shorter than redelivery can take "

@@ -35,7 +35,11 @@ class Settings:
     """How long a delivery stays with its receiver before another may take it; renewed at a third
     while the handler runs (the broker's ack wait or pending timeout)."""
     handler_timeout: timedelta | None = attrs.field(default=timedelta(seconds=60), validator=_wait)
-    """How long one attempt of a handler may take; None (`none`) for as long as it likes."""
+    """How long one attempt of a handler may take; None (`none`) for as long as it likes, within
+    `lease_limit`."""
+    lease_limit: timedelta = attrs.field(default=timedelta(hours=1), validator=_wait)
+    """How long a delivery's lease is renewed, from when it came. Then the handler that still has it
+    is stopped, and another member gets it."""
     attempts: int = attrs.field(default=5, validator=_between(1, 1000))
     """After so many failed attempts a message becomes a dead letter."""
     backoff_base: timedelta = attrs.field(default=timedelta(seconds=0.5), validator=_wait)
@@ -55,11 +59,16 @@ class Settings:
         default=timedelta(hours=24), validator=_between(_MILLISECOND, 3650 * _DAY)
     )
     """D: so long a group remembers what it completed, and responses are kept (QoS 2)."""
+    retention: timedelta = attrs.field(
+        default=timedelta(hours=24), validator=_between(_MILLISECOND, 3650 * _DAY)
+    )
+    """How long a stored message stays at the least, for groups that come later. What is older,
+    older than W, and settled by every group may be removed; nothing else ever is."""
     publish_deadline: timedelta = attrs.field(default=timedelta(seconds=15), validator=_wait)
     """How long a publish is tried again before its outcome is called unknown."""
     connect_deadline: timedelta = attrs.field(default=timedelta(seconds=5), validator=_wait)
     drain_deadline: timedelta = attrs.field(default=timedelta(seconds=30), validator=_wait)
-    """How long handlers may still run once the bus stops."""
+    """How long stopping may take: finishing what is in hand, then giving back the rest."""
     request_timeout: timedelta = attrs.field(default=timedelta(seconds=5), validator=_wait)
     node_ttl: timedelta = attrs.field(default=timedelta(seconds=15), validator=_wait)
     """How long a node is seen after its last heartbeat (its lease)."""

@@ -201,7 +201,8 @@ class Subscription(ABC):
 
         Needs `Capability.PARK`. `Done` also when the letter was there before; `Lost`, and nothing
         is stored, when the delivery is another consumer's by now; after `Unknown` it may be asked
-        for again.
+        for again. A letter over the limit is `Unknown` with `PayloadTooLarge` and was not stored:
+        the next one asked for is smaller.
         """
         del batch
         raise CapabilityError("this transport cannot park in one step")

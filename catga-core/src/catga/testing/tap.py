@@ -8,7 +8,10 @@ import attrs
 
 from catga.model.capability import Capabilities
 from catga.spi import (
+    Completion,
     DeadLetterStore,
+    Delivery,
+    Done,
     Health,
     InboxStore,
     Kind,
@@ -18,6 +21,8 @@ from catga.spi import (
     PublishResult,
     Receipt,
     Runtime,
+    Settle,
+    SettleResult,
     Source,
     Subject,
     Subscription,
@@ -48,8 +53,55 @@ class Tap:
         ]
 
 
+class TappedSubscription(Subscription):
+    """Passes everything on; only `park` is looked at."""
+
+    def __init__(self, inner: Subscription, tap: Tap) -> None:
+        self._inner = inner
+        self._tap = tap
+
+    @property
+    def lease(self) -> float:
+        """Of the subscription behind."""
+        return self._inner.lease
+
+    async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
+        """Pass it on."""
+        return await self._inner.receive(limit, max_wait)
+
+    async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
+        """Pass it on."""
+        return await self._inner.settle(batch)
+
+    async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
+        """Pass it on."""
+        return await self._inner.extend(batch)
+
+    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
+        """Pass it on."""
+        return await self._inner.commit(batch)
+
+    async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
+        """Pass it on, and note each letter that was stored as if it had been published."""
+        results = await self._inner.park(batch)
+        self._tap.published += [
+            (letter, Receipt(letter.message_id))
+            for (_, letter), result in zip(batch, results, strict=True)
+            if isinstance(result, Done)
+        ]
+        return results
+
+    async def drain(self) -> None:
+        """Pass it on."""
+        await self._inner.drain()
+
+    async def close(self) -> None:
+        """Pass it on."""
+        await self._inner.close()
+
+
 class TappedTransport(Transport):
-    """Passes everything on; only `publish` is looked at."""
+    """Passes everything on; only what is stored through it is looked at."""
 
     def __init__(self, inner: Transport, tap: Tap) -> None:
         self._inner = inner
@@ -97,7 +149,7 @@ class TappedTransport(Transport):
 
     async def subscribe(self, source: Source) -> Subscription:
         """Pass it on."""
-        return await self._inner.subscribe(source)
+        return TappedSubscription(await self._inner.subscribe(source), self._tap)
 
     async def wait_handled(self, subject: Subject, sequence: str) -> None:
         """Pass it on."""

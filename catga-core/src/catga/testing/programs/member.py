@@ -12,10 +12,11 @@ from typing import Any
 import attrs
 
 from catga.engine.context import Context
-from catga.errors import ConfigurationError, DecodeError
+from catga.errors import ConfigurationError
 from catga.ground.clock import Clock, Timer
 from catga.model.message import Event
 from catga.model.qos import QualityOfService
+from catga.model.retry import Reject
 from catga.model.subject import parse_subject
 from catga.spi import Instrument, Kind, PublishResult, Receipt
 from catga.testing.faults import FaultProxy
@@ -252,7 +253,7 @@ class Member(Instrument):
         if deed == "cancel":
             raise asyncio.CancelledError
         if deed == "reject":
-            raise DecodeError("it can never be handled")
+            raise Reject("it can never be handled")
         if deed in {"raise", "late-raise"}:
             raise RuntimeError("it failed")
         run.effect = not self._crashed
