@@ -108,8 +108,11 @@ def topology(
     publishes: tuple[str, ...] = (),
     accept_risk: frozenset[str] = frozenset(),
     window: float = 60.0,
+    **more: Any,
 ) -> Topology:
-    return Topology(NAMESPACE, publishes, sources, qos, window, 120.0, accept_risk=accept_risk)
+    return Topology(
+        NAMESPACE, publishes, sources, qos, window, 120.0, accept_risk=accept_risk, **more
+    )
 
 
 def out(

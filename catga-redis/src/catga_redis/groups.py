@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from catga.errors import CatgaError, ConfigurationError
 from catga.spi import Topology
 from catga_redis.errors import REPLY_ERRORS
-from catga_redis.names import StreamKey, index_key, meta_key
+from catga_redis.names import StreamKey, groups_key, index_key, meta_key
 from catga_redis.scripts import FORGET
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
@@ -93,7 +94,7 @@ async def end_groups(session: Session, streams: Sequence[StreamKey]) -> None:
 
 
 async def declare_types(session: Session, topology: Topology, max_length: int | None) -> None:
-    """Keep the index of types, and agree with others on an explicit `max_length`.
+    """Keep the index of types and their groups, and agree with others on an explicit `max_length`.
 
     Raises `ConfigurationError` when another bus has given a type another one.
     """
@@ -101,11 +102,21 @@ async def declare_types(session: Session, topology: Topology, max_length: int | 
     types |= {(each.namespace, each.type) for each in topology.sources if each.durable}
     for namespace, type_ in sorted(types):
         meta = meta_key(namespace, type_)
-        packed = pack_command((b"SADD", index_key(namespace), type_))
+        commands: list[tuple[Any, ...]] = [(b"SADD", index_key(namespace), type_)]
+        groups = {
+            each.group.encode()
+            for each in topology.sources
+            if each.durable
+            and not each.ephemeral
+            and (each.namespace, each.type) == (namespace, type_)
+        }
+        if groups:
+            commands.append((b"SADD", groups_key(namespace, type_), *sorted(groups)))
         if max_length is not None:
-            packed += pack_command((b"HSETNX", meta, b"max_length", max_length))
-        packed += pack_command((b"HGET", meta, b"max_length"))
-        replies = await session.commands.request(packed, 2 if max_length is None else 3)
+            commands.append((b"HSETNX", meta, b"max_length", max_length))
+        commands.append((b"HGET", meta, b"max_length"))
+        packed = b"".join(pack_command(command) for command in commands)
+        replies = await session.commands.request(packed, len(commands))
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -117,3 +128,11 @@ async def declare_types(session: Session, topology: Topology, max_length: int | 
             )
         if stored is not None:
             session.max_length[namespace, type_] = int(stored)
+
+
+def _declared_groups(topology: Topology, namespace: str, type_: str) -> list[bytes]:
+    lasting = (each for each in topology.sources if each.durable and not each.ephemeral)
+    wanted = (namespace, type_)
+    return sorted(
+        {each.group.encode() for each in lasting if (each.namespace, each.type) == wanted}
+    )

@@ -10,7 +10,9 @@ __all__ = [
     "StreamKey",
     "claim_prefix",
     "done_key",
+    "groups_key",
     "index_key",
+    "later_keys",
     "live_channels",
     "meta_key",
     "node_key",
@@ -40,6 +42,12 @@ def seen_prefix(subject: Subject) -> bytes:
     return f"{_tag(subject.namespace, subject.type)}:seen:{_place(subject)}:".encode()
 
 
+def later_keys(subject: Subject) -> tuple[bytes, bytes]:
+    """What waits for its time before it goes to a stream: the due times, and the bodies."""
+    place = f"{_tag(subject.namespace, subject.type)}:later:{_place(subject)}"
+    return place.encode(), f"{place}:bodies".encode()
+
+
 def done_key(completion: Completion) -> bytes:
     """The completion record of one message in one group."""
     tag = _tag(completion.namespace, completion.type)
@@ -55,6 +63,11 @@ def claim_prefix(subject: Subject, group: str) -> bytes:
 def meta_key(namespace: str, type_: str) -> bytes:
     """The explicit settings of a type's streams."""
     return f"{_tag(namespace, type_)}:meta".encode()
+
+
+def groups_key(namespace: str, type_: str) -> bytes:
+    """The set of the groups of a type: all that were declared, or that have dead letters."""
+    return f"{_tag(namespace, type_)}:groups".encode()
 
 
 def index_key(namespace: str) -> bytes:
@@ -89,6 +102,8 @@ class StreamKey:
     key: bytes
     retry: bytes
     """The sorted set of due times of what the group gave back."""
+    later: tuple[bytes, bytes]
+    """What waits for its time before it goes to this stream."""
 
 
 def source_streams(source: Source, group: str) -> tuple[StreamKey, ...]:
@@ -105,6 +120,7 @@ def source_streams(source: Source, group: str) -> tuple[StreamKey, ...]:
             group.encode(),
             stream_key(subject),
             f"{tag}:retry:{group}:{subject.kind.value}".encode(),
+            later_keys(subject),
         )
         for subject in subjects
     )

@@ -10,12 +10,7 @@ from catga_redis.settings import RedisSettings
 
 __all__ = ["CAPABILITIES", "catga_transports"]
 
-CAPABILITIES = frozenset(Capability) - {
-    Capability.HANDLED,
-    Capability.PARK,
-    Capability.DEAD_LETTERS,
-    Capability.DELAY,
-}
+CAPABILITIES = frozenset(Capability) - {Capability.HANDLED}
 
 
 def _build(address: Address, settings: RedisSettings, explicit: frozenset[str]) -> Transport:

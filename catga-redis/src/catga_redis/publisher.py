@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
+import attrs
 
 from catga.errors import (
     CatgaError,
@@ -23,16 +23,28 @@ from catga.spi import (
     Rejected,
     Subject,
 )
-from catga_redis.errors import REPLY_ERRORS, refused, unconfirmed
+from catga_redis.deadletters import make_findable
+from catga_redis.entries import carried_fields
+from catga_redis.errors import refused, unconfirmed
+from catga_redis.later import CANNOT_WAIT, can_wait, store_later
 from catga_redis.names import seen_prefix, stream_key
-from catga_redis.scripts import BATCH, PUBLISH
+from catga_redis.scripts import PUBLISH, parts
 from catga_redis.session import Session
+from catga_redis.storing import store_by
 from catga_redis.wire import pack_command
 
 __all__ = ["Publisher"]
 
-_SCRIPT_BYTES = 1 << 22
-"""At most about so many bytes of bodies in one script."""
+
+@attrs.define
+class _Ways:
+    """Which entries of a batch go which way, by their positions."""
+
+    live: list[int] = attrs.field(factory=list)
+    asked: list[int] = attrs.field(factory=list)
+    stored: list[int] = attrs.field(factory=list)
+    once: dict[tuple[str, str], list[int]] = attrs.field(factory=dict)
+    later: list[int] = attrs.field(factory=list)
 
 
 class Publisher:
@@ -46,31 +58,18 @@ class Publisher:
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
         results: list[PublishResult | None] = [None] * len(batch)
-        limit = self._limit()
-        live: list[int] = []
-        asked: list[int] = []
-        stored: list[int] = []
-        once: dict[tuple[str, str], list[int]] = {}
-        for index, out in enumerate(batch):
-            subject = out.subject
-            if len(out.body) > limit:
-                results[index] = Rejected(PayloadTooLarge(len(out.body), limit))
-            elif not subject.durable:
-                (live if out.reply_to is None else asked).append(index)
-            elif out.qos is QualityOfService.EXACTLY_ONCE:
-                once.setdefault((subject.namespace, subject.type), []).append(index)
-            else:
-                stored.append(index)
-        if live:
-            self._hand_over(batch, live, results)
+        ways = self._ways(batch, results)
+        if ways.live:
+            self._hand_over(batch, ways.live, results)
             await self._session.commands.room()
         work = [
-            *([self._ask(batch, asked, results)] if asked else ()),
-            *([self._store(batch, stored, results)] if stored else ()),
+            *([self._ask(batch, ways.asked, results)] if ways.asked else ()),
+            *([self._store(batch, ways.stored, results)] if ways.stored else ()),
+            *([store_later(self._session, batch, ways.later, results)] if ways.later else ()),
             *(
                 self._store_once(batch, part, results)
-                for indexes in once.values()
-                for part in _parts(batch, indexes)
+                for indexes in ways.once.values()
+                for part in parts(indexes, lambda index: len(batch[index].body))
             ),
         ]
         if len(work) == 1:
@@ -78,6 +77,30 @@ class Publisher:
         elif work:
             await asyncio.gather(*work)
         return [result for result in results if result is not None]
+
+    def _ways(self, batch: Sequence[Outgoing], results: list[PublishResult | None]) -> _Ways:
+        ways = _Ways()
+        limit = self._limit()
+        for index, out in enumerate(batch):
+            subject = out.subject
+            if subject.kind is Kind.DEAD:
+                make_findable(self._session, subject)
+            if len(out.body) > limit:
+                results[index] = Rejected(PayloadTooLarge(len(out.body), limit))
+            elif out.not_before is not None:
+                if can_wait(subject):
+                    ways.later.append(index)
+                else:
+                    results[index] = CANNOT_WAIT
+            elif not subject.durable:
+                (ways.live if out.reply_to is None else ways.asked).append(index)
+            elif out.qos is not QualityOfService.EXACTLY_ONCE:
+                ways.stored.append(index)
+            elif out.attempts or out.replays:
+                ways.later.append(index)  # due at once: the quick script carries only the body
+            else:
+                ways.once.setdefault((subject.namespace, subject.type), []).append(index)
+        return ways
 
     def _hand_over(
         self, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
@@ -131,35 +154,25 @@ class Publisher:
         self, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
     ) -> None:
         keys: list[bytes] = []
-        values: list[Any] = [self._session.window_ms, self._max_length(batch[indexes[0]].subject)]
+        values: list[Any] = [
+            self._session.window_ms,
+            self._session.length_of(batch[indexes[0]].subject),
+        ]
         for index in indexes:
             out = batch[index]
             stream, seen = self._keys_of(out.subject)
             keys += (stream, seen + out.message_id.encode())
             values.append(out.body)
-        try:
-            replies = await PUBLISH.run(self._session.commands, keys, values)
-        except (CatgaError, *REPLY_ERRORS) as error:
-            outcome = (
-                refused(error, self._session.where)
-                if isinstance(error, REPLY_ERRORS)
-                else unconfirmed(error)
-            )
-            for index in indexes:
-                results[index] = outcome
-            return
-        for index, reply in zip(indexes, replies, strict=True):
-            word = reply.decode(errors="backslashreplace")
-            if word[0] == "!":
-                results[index] = refused(ResponseError(word[1:]), self._session.where)
-            else:
-                results[index] = Receipt(batch[index].message_id, word[1:], word[0] == "=")
+        outs = [batch[index] for index in indexes]
+        found = await store_by(PUBLISH, self._session, keys, values, outs)
+        for index, result in zip(indexes, found, strict=True):
+            results[index] = result
 
     def _append_command(self, out: Outgoing) -> bytes:
         stream = self._keys_of(out.subject)[0]
-        if most := self._max_length(out.subject):
-            return pack_command((b"XADD", stream, b"MAXLEN", b"~", most, b"*", b"b", out.body))
-        return pack_command((b"XADD", stream, b"*", b"b", out.body))
+        most = self._session.length_of(out.subject)
+        bound = (b"MAXLEN", b"~", most) if most else ()
+        return pack_command((b"XADD", stream, *bound, b"*", b"b", out.body, *carried_fields(out)))
 
     def _keys_of(self, subject: Subject) -> tuple[bytes, bytes]:
         keys = self._keys.get(subject)
@@ -167,25 +180,6 @@ class Publisher:
             keys = self._keys[subject] = (stream_key(subject), seen_prefix(subject))
         return keys
 
-    def _max_length(self, subject: Subject) -> int | bytes:
-        if subject.kind is Kind.DEAD or not self._session.max_length:
-            return b""
-        return self._session.max_length.get((subject.namespace, subject.type), b"")
-
 
 def _publish_command(out: Outgoing) -> bytes:
     return pack_command((b"PUBLISH", out.subject.text, out.body))
-
-
-def _parts(batch: Sequence[Outgoing], indexes: Sequence[int]) -> list[list[int]]:
-    """Cut what goes into one script by number and by size."""
-    parts: list[list[int]] = [[]]
-    size = 0
-    for index in indexes:
-        length = len(batch[index].body)
-        if parts[-1] and (len(parts[-1]) == BATCH or size + length > _SCRIPT_BYTES):
-            parts.append([])
-            size = 0
-        parts[-1].append(index)
-        size += length
-    return parts

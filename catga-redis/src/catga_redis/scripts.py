@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -13,18 +13,40 @@ from catga_redis.wire import Wire, pack_command
 
 __all__ = [
     "BATCH",
+    "BATCH_BYTES",
     "CLAIM_LIVE",
     "COMMIT",
     "EXTEND",
     "FORGET",
+    "NOW",
+    "PARK",
     "PUBLISH",
     "RECLAIM",
     "RELEASE",
     "Script",
+    "parts",
 ]
 
 BATCH = 256
 """At most so many entries in one script: the server does nothing else meanwhile."""
+
+BATCH_BYTES = 1 << 22
+"""At most about so many bytes of bodies in one script."""
+
+
+def parts(indexes: Iterable[int], size_of: Callable[[int], int]) -> Iterator[list[int]]:
+    """Cut what goes into one script by number and by size."""
+    part: list[int] = []
+    size = 0
+    for index in indexes:
+        length = size_of(index)
+        if part and (len(part) == BATCH or size + length > BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(index)
+        size += length
+    if part:
+        yield part
 
 
 @attrs.frozen
@@ -86,7 +108,8 @@ local function held(stream, group, consumer, id, count)
 end
 """
 
-_NOW = b"""
+NOW = b"""
+-- What the server's clock says, in ms.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 """
@@ -113,9 +136,40 @@ return out
 """
 )
 
+PARK = Script(
+    _HELD
+    + b"""
+-- KEYS: stream, dead letters, dedupe key ...
+-- ARGV: group, consumer, window ms, id, count, letter ...
+-- Each: 1 parked and settled, 0 not held, '!error' the letter was refused and nothing is settled.
+-- By a replica: all refused. A letter that is there and a delivery that is settled: asked again.
+local out = {}
+for i = 3, #KEYS do
+  local at = 3 * (i - 2) + 1
+  local id, count, letter = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local known = redis.call('EXISTS', KEYS[i]) == 1
+  if held(KEYS[1], ARGV[1], ARGV[2], id, count) then
+    local name = known or redis.pcall('XADD', KEYS[2], '*', 'b', letter)
+    if type(name) == 'table' then
+      if string.find(name.err, 'READONLY', 1, true) then return name end
+      out[i - 2] = '!' .. name.err
+    else
+      if not known then redis.call('SET', KEYS[i], name, 'PX', ARGV[3]) end
+      redis.call('XACK', KEYS[1], ARGV[1], id)
+      out[i - 2] = 1
+    end
+  else
+    local settled = #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) == 0
+    out[i - 2] = known and settled and 1 or 0
+  end
+end
+return out
+"""
+)
+
 RELEASE = Script(
     _HELD
-    + _NOW
+    + NOW
     + b"""
 -- KEYS: stream, retry set. ARGV: group, consumer, id, count, delay ms, id, count, delay ms ...
 -- Until it is due the entry stays pending, with a member that does not exist. A delay of -1 gives
@@ -159,12 +213,12 @@ return out
 )
 
 RECLAIM = Script(
-    _NOW
+    NOW
     + b"""
--- KEYS: stream, retry set. ARGV: group, consumer, min idle ms, limit, where to go on.
+-- KEYS: stream, retry set, due times. ARGV: group, consumer, min idle ms, limit, where to go on.
 -- Takes what is due, then what is idle and not waiting for its time.
--- Returns {ms until the next is due or -1, where to go on, entries that are gone,
---          {id, count, fields} ...}.
+-- Returns {ms until the next is due or -1, the same for what is not in the stream yet,
+--          where to go on, entries that are gone, {id, count, fields} ...}.
 local stream, retry, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local limit, from = tonumber(ARGV[4]), ARGV[5]
 local out, gone = {}, 0
@@ -192,8 +246,11 @@ for _ = 1, 10 do
     if not redis.call('ZSCORE', retry, p[1]) then take(p[1]) end
   end
 end
-local next = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')
-return {next[2] and math.max(next[2] - now, 0) or -1, from, gone, out}
+local function wait(due)
+  local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+  return first[2] and math.max(first[2] - now, 0) or -1
+end
+return {wait(retry), wait(KEYS[3]), from, gone, out}
 """
 )
 

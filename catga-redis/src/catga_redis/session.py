@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from catga.errors import CatgaError
-from catga.spi import EventKind, Runtime, TransportEvent
+from catga.spi import EventKind, Kind, Runtime, Subject, TransportEvent
 from catga_redis.dial import Dialer
 from catga_redis.errors import translate
 from catga_redis.settings import RedisSettings
@@ -41,6 +41,12 @@ class Session:
     def member(self) -> bytes:
         """The name of this bus among the members of its groups."""
         return self.runtime.instance.encode()
+
+    def length_of(self, subject: Subject) -> int | bytes:
+        """The `max_length` of a stream, or nothing; dead letters are never trimmed."""
+        if subject.kind is Kind.DEAD or not self.max_length:
+            return b""
+        return self.max_length.get((subject.namespace, subject.type), b"")
 
     def wire(self, role: str, **options: Any) -> Wire:
         """Make a connection for one role; it is not open yet."""

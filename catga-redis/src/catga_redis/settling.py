@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from catga.errors import CatgaError
-from catga.spi import Completion, Done, EventKind, Lost, SettleResult, Unknown
+from catga.errors import CatgaError, TransportError
+from catga.spi import Completion, Done, EventKind, Lost, Outgoing, SettleResult, Subject, Unknown
+from catga_redis.deadletters import make_findable
 from catga_redis.errors import REPLY_ERRORS
-from catga_redis.names import StreamKey, done_key
-from catga_redis.scripts import BATCH, COMMIT, EXTEND, RELEASE, Script
+from catga_redis.names import StreamKey, done_key, seen_prefix, stream_key
+from catga_redis.scripts import BATCH, COMMIT, EXTEND, PARK, RELEASE, Script, parts
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
 
@@ -96,12 +97,27 @@ class Settler:
             _place(await self._run(COMMIT, keys, stream, values), part, results)
         return results
 
+    async def park(self, work: Sequence[tuple[Token, Outgoing]]) -> list[SettleResult]:
+        """Store the dead letter of each and acknowledge it."""
+        results: list[SettleResult] = [LOST] * len(work)
+        for stream, letters, part in _by_letters(work):
+            make_findable(self._session, letters)
+            seen = seen_prefix(letters)
+            keys = [stream.key, stream_key(letters)]
+            values: list[Any] = [self._session.window_ms]
+            for index in part:
+                token, letter = work[index]
+                keys.append(seen + letter.message_id.encode())
+                values += (*token[1:], letter.body)
+            _place(await self._run(PARK, keys, stream, values), part, results)
+        return results
+
     async def _run(
         self, script: Script, keys: Sequence[bytes], stream: StreamKey, values: Sequence[Any]
-    ) -> list[int] | Unknown:
+    ) -> list[int | bytes] | Unknown:
         whole = [stream.group, self._session.member, *values]
         try:
-            outcomes: list[int] = await script.run(self._session.commands, keys, whole)
+            outcomes: list[int | bytes] = await script.run(self._session.commands, keys, whole)
         except (CatgaError, *REPLY_ERRORS) as error:
             return Unknown(self._session.failure(error))
         return outcomes
@@ -117,10 +133,28 @@ def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, list[int]]]
             yield stream, indexes[at : at + BATCH]
 
 
-def _place(outcomes: list[int] | Unknown, part: Sequence[int], results: list[SettleResult]) -> None:
+def _by_letters(
+    work: Sequence[tuple[Token, Outgoing]],
+) -> Iterator[tuple[StreamKey, Subject, list[int]]]:
+    """Yield the positions of what one script can park: from one stream to another one."""
+    by_place: dict[tuple[StreamKey, Subject], list[int]] = {}
+    for index, (token, letter) in enumerate(work):
+        by_place.setdefault((token[0], letter.subject), []).append(index)
+    for (stream, letters), indexes in by_place.items():
+        for part in parts(indexes, lambda index: len(work[index][1].body)):
+            yield stream, letters, part
+
+
+def _place(
+    outcomes: list[int | bytes] | Unknown, part: Sequence[int], results: list[SettleResult]
+) -> None:
     if isinstance(outcomes, Unknown):
         for index in part:
             results[index] = outcomes
-    else:
-        for index, outcome in zip(part, outcomes, strict=True):
+        return
+    for index, outcome in zip(part, outcomes, strict=True):
+        if isinstance(outcome, bytes):  # '!', and why the server refused it
+            words = outcome[1:].decode(errors="backslashreplace")
+            results[index] = Unknown(TransportError(words))
+        else:
             results[index] = DONE if outcome else LOST

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -18,6 +18,7 @@ from catga.spi import (
     Lost,
     Mailbox,
     Nack,
+    Outgoing,
     Settle,
     SettleResult,
     Source,
@@ -27,6 +28,7 @@ from catga.spi import (
 from catga_redis.entries import entry_order, read_fields
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import NOBODY, end_groups, forget_members
+from catga_redis.later import move_due
 from catga_redis.names import StreamKey, source_streams
 from catga_redis.scripts import RECLAIM
 from catga_redis.session import Session
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from catga_redis.reader import GroupReader
 
 __all__ = ["LogSubscription"]
+
+T = TypeVar("T")
 
 _RECLAIM_LIMIT = 100
 
@@ -106,9 +110,18 @@ class LogSubscription(Subscription):
         subject = stream.subject
         deliveries: list[Delivery] = []
         for id_, fields in entries:
-            body, headers = read_fields(fields)
+            entry = read_fields(fields)
             deliveries.append(
-                Delivery(subject, body, count, id_.decode(), until, (stream, id_, count), headers)
+                Delivery(
+                    subject,
+                    entry.body,
+                    count + entry.attempts,
+                    id_.decode(),
+                    until,
+                    (stream, id_, count),
+                    entry.headers,
+                    replays=entry.replays,
+                )
             )
         if count == 1 and deliveries:
             self._newest[stream] = deliveries[-1].token[1]
@@ -150,14 +163,17 @@ class LogSubscription(Subscription):
     async def _reclaim_stream(self, place: _Place, limit: int) -> None:
         stream = place.stream
         values = [stream.group, self._session.member, int(self._lease * 1000), limit, place.cursor]
-        due, place.cursor, gone, entries = await RECLAIM.run(
-            self._session.commands, [stream.key, stream.retry], values
+        due, later, place.cursor, gone, entries = await RECLAIM.run(
+            self._session.commands, [stream.key, stream.retry, stream.later[0]], values
         )
         for id_, count, fields in entries:
             self.take(stream, [(id_, fields)], count)
         tell_gone(self._session, stream, gone)
-        if due >= 0:
-            self.reclaim_in(due / 1000)
+        if later == 0:
+            later = await move_due(self._session, stream)
+        for wait in (due, later):
+            if wait >= 0:
+                self.reclaim_in(wait / 1000)
 
     def reclaim_in(self, delay: float) -> None:
         """Look for what is due in `delay` seconds, if not earlier."""
@@ -245,6 +261,17 @@ class LogSubscription(Subscription):
 
     async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
         """Record and acknowledge in one script per stream."""
+        return await self._in_one_step(batch, self._settler.commit)
+
+    async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
+        """Store the dead letters and acknowledge in one script per stream."""
+        return await self._in_one_step(batch, self._settler.park)
+
+    async def _in_one_step(
+        self,
+        batch: Sequence[tuple[Delivery, T]],
+        step: Callable[[Sequence[tuple[Token, T]]], Awaitable[list[SettleResult]]],
+    ) -> list[SettleResult]:
         results: list[SettleResult] = [LOST] * len(batch)
         known: list[int] = []
         for index, (delivery, _) in enumerate(batch):
@@ -252,7 +279,7 @@ class LogSubscription(Subscription):
                 self._held.discard(delivery)
                 known.append(index)
         work = [(batch[index][0].token, batch[index][1]) for index in known]
-        for index, outcome in zip(known, await self._settler.commit(work), strict=True):
+        for index, outcome in zip(known, await step(work), strict=True):
             results[index] = outcome
         self._keep_unknown([delivery for delivery, _ in batch], results)
         return results

@@ -19,6 +19,7 @@ from catga.spi import (
     Address,
     Capabilities,
     Capability,
+    DeadLetterStore,
     EventKind,
     Health,
     InboxStore,
@@ -37,6 +38,7 @@ from catga.spi import (
     check_token,
 )
 from catga_redis.checks import check_server, find_risks, parse_info
+from catga_redis.deadletters import RedisDeadLetters
 from catga_redis.dial import Dialer
 from catga_redis.discovery import RedisNodes
 from catga_redis.errors import REPLY_ERRORS
@@ -105,6 +107,11 @@ class RedisTransport(Transport):
     def inbox(self) -> InboxStore | None:
         """Records on the same server."""
         return self._inbox
+
+    @property
+    def dead_letters(self) -> DeadLetterStore | None:
+        """Beside the streams they come from."""
+        return None if self._session is None else RedisDeadLetters(self._session)
 
     async def open(self, runtime: Runtime) -> None:
         """Connect and look at the server."""
