@@ -20,6 +20,8 @@ class Base(StrEnum):
     MEMORY = "memory"
     NODES = "nodes"
     """Discovery, over the transport in memory: no program sees it."""
+    LETTERS = "letters"
+    """Dead letters and their replay: as before."""
     NATS = "nats"
     REDIS = "redis"
 

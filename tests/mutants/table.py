@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import attrs
 
 import mutants.engine
+import mutants.letters
 import mutants.memory
 import mutants.memory_storing
 import mutants.nats
 import mutants.nodes
 import mutants.redis  # noqa: F401 - each declares its own
 from catga.model.capability import Capability
+from catga.testing.harness import Ability
 from mutants.bench import LAWS, SCENARIOS, Outcome, Trial, harness_of, try_out
 from mutants.mutation import MUTANTS, Base, Mutant
 from mutants.search import MOST_STEPS, search
@@ -31,6 +33,9 @@ _SAMPLE = (
     "test_what_was_published_before_the_first_start_is_delivered",
 )
 """What is tried on a real server beside the laws that are named; in memory it is everything."""
+
+_ABOUT = {Base.NODES: Capability.DISCOVERY, Base.LETTERS: Capability.DEAD_LETTERS}
+"""What no program sees: only the laws that need this are tried."""
 
 
 @attrs.frozen
@@ -74,16 +79,17 @@ class Row:
 
 
 def _laws_for(base: Base) -> list[str]:
-    if base is Base.NODES:
-        return [name for name, test in LAWS.items() if _is_about_nodes(test)]
+    if base in _ABOUT:
+        return [name for name, test in LAWS.items() if _ABOUT[base] in _needs(test)]
     if not base.broker:
         return list(LAWS)
     named = {mutant.law for mutant in MUTANTS if mutant.base is base}
     return [name for name in LAWS if name in named or name in _SAMPLE]
 
 
-def _is_about_nodes(test: object) -> bool:
-    return Capability.DISCOVERY in getattr(getattr(test, "law", None), "needs", ())
+def _needs(test: object) -> Collection[Capability | Ability]:
+    found: Collection[Capability | Ability] = getattr(getattr(test, "law", None), "needs", ())
+    return found
 
 
 def _try_all(base: Base, mutant: Mutant | None) -> tuple[Trial, ...]:
@@ -102,7 +108,7 @@ def _examine(number: int) -> tuple[tuple[Trial, ...], Trial | None]:
     """Run in a process of its own: mutants are known there by their number."""
     mutant = MUTANTS[number]
     trials = _try_all(mutant.base, mutant)
-    if mutant.base.broker or mutant.base is Base.NODES:
+    if mutant.base.broker or mutant.base in _ABOUT:
         return trials, None
     with harness_of(mutant.base) as make:
         return trials, search(make, mutant)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from catga.cli.dead_letters import dead_letters
 from catga.cli.errors import CommandFailed, verbose_option
 from catga.cli.nodes import nodes
 from catga.cli.plugins import plugins
@@ -68,7 +69,7 @@ def _load(descriptor: CommandDescriptor) -> click.Command:
 @click.group(
     cls=_Program,
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands=[nodes, plugins, run, verify],
+    commands=[dead_letters, nodes, plugins, run, verify],
 )
 @click.version_option(
     importlib.metadata.version("catga-core"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +12,14 @@ from typing import Any
 
 import attrs
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from catga.bus import Bus
-from catga.cli.errors import CommandFailed, is_verbose, verbose_option
+from catga.cli.errors import CommandFailed, verbose_option
+from catga.cli.terminal import INTERRUPTED, console, quiet, until_signal
 from catga.engine.membership import Watch
 from catga.ground.tasks import first_of
 from catga.model.node import ChangeKind, Node, NodeChange
@@ -29,7 +28,6 @@ from catga.settings import parse_url
 
 __all__ = ["nodes"]
 
-_INTERRUPTED = 130
 _REFRESH = 1.0
 _REMEMBERED = 8
 _STYLES = {
@@ -78,7 +76,7 @@ def nodes(context: click.Context, *, url: str, namespace: str, watch: bool, in_j
     if installed_catalog().transport_for(scheme).in_process:
         raise CommandFailed(f"{scheme}:// lives in one process: ask bus.discovery.nodes() in there")
     wanted = _Wanted(url, namespace, in_json)
-    with _quiet():
+    with quiet():
         context.exit(asyncio.run(_follow(wanted) if watch else _list(wanted)))
 
 
@@ -94,7 +92,7 @@ async def _list(wanted: _Wanted) -> int:
         listed = [_as_json(node) for node in found]
         _write({"url": url, "namespace": wanted.namespace, "nodes": listed})
     elif found:
-        _console().print(_table(found))
+        console().print(_table(found))
     else:
         click.echo(f"no nodes at {wanted.shown}")
     return 0
@@ -102,7 +100,7 @@ async def _list(wanted: _Wanted) -> int:
 
 async def _follow(wanted: _Wanted) -> int:
     stop = asyncio.Event()
-    with _until_signal(stop):
+    with until_signal(stop):
         async with _bus(wanted) as bus, bus.discovery.watch() as watch:
             with _shown(wanted) as show:
                 while not stop.is_set():
@@ -113,41 +111,7 @@ async def _follow(wanted: _Wanted) -> int:
                     finally:
                         reading.cancel()
                         await asyncio.wait([reading])
-    return _INTERRUPTED
-
-
-@contextmanager
-def _until_signal(stop: asyncio.Event) -> Iterator[None]:
-    """Set `stop` at the first Ctrl-C or SIGTERM; the second ends the process at once."""
-    loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
-
-    def on_signal() -> None:
-        stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the log still unless asked: what is wrong is shown beside the nodes."""
-    before = logging.root.manager.disable
-    if is_verbose():
-        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
-    else:
-        logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(before)
+    return INTERRUPTED
 
 
 # ---- showing it
@@ -156,14 +120,14 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _shown(wanted: _Wanted) -> Iterator[_Show]:
     """Yield what shows the state of a watch: a live table where somebody looks, else lines."""
-    console = _console()
+    screen = console()
     if wanted.in_json:
         yield lambda _, changes: _write_changes(changes)
-    elif not console.is_terminal:
+    elif not screen.is_terminal:
         yield lambda _, changes: _print_changes(changes)
     else:
         last: deque[Text] = deque(maxlen=_REMEMBERED)
-        with Live(console=console, auto_refresh=False) as live:
+        with Live(console=screen, auto_refresh=False) as live:
 
             def show(watch: Watch, changes: Sequence[NodeChange]) -> None:
                 last.extend(_line(change) for change in changes)
@@ -235,11 +199,3 @@ def _ago(span: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _console() -> Console:
-    # No markup: the words of nodes would be read as styles.
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = 120  # a file or a pipe has no width to keep to
-    return console

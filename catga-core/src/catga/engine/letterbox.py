@@ -8,8 +8,8 @@ from datetime import datetime
 import attrs
 
 from catga.engine.replaying import MAX_REPLAYS, FoundLetter, Replayer, Result, remove
-from catga.errors import ConfigurationError
-from catga.spi import DeadLetterStore, Outgoing, PublishResult, Source, Subject
+from catga.errors import AuthenticationError, ConfigurationError
+from catga.spi import DeadLetterStore, Outgoing, PublishResult, Source, StoredLetter, Subject
 
 __all__ = ["DeadLetters", "Wanted"]
 
@@ -71,6 +71,8 @@ class DeadLetters:
         self._store = store
         self._send = send
         self._verify = verify
+        self.unknown: dict[Subject, str] = {}
+        """What a search could not look into because it may not, with the words of the broker."""
 
     async def counts(self) -> dict[Subject, int]:
         """Return how many letters each group has of each type; only those that have any.
@@ -84,19 +86,27 @@ class DeadLetters:
         """Yield the letters that are meant, group by group and type by type, the oldest first.
 
         Reads a page at a time; what is parked meanwhile may come as well. Letters may be replayed
-        or removed while the search goes on.
+        or removed while the search goes on. What may not be read is passed over, and stands in
+        `unknown`.
         """
         which = Wanted() if wanted is None else wanted
         for subject in await self.counts():
             if not which.reaches(subject):
                 continue
-            after = ""
-            while page := await self._store.read(subject, after, _PAGE):
-                after = page[-1].sequence
-                for stored in page:
+            try:
+                async for stored in self._read(subject):
                     found = FoundLetter.of(stored)
                     if which.means(found):
                         yield found
+            except AuthenticationError as error:
+                self.unknown[subject] = str(error)
+
+    async def _read(self, subject: Subject) -> AsyncIterator[StoredLetter]:
+        after = ""
+        while page := await self._store.read(subject, after, _PAGE):
+            after = page[-1].sequence
+            for stored in page:
+                yield stored
 
     def replayer(self, max_replays: int = MAX_REPLAYS) -> Replayer:
         """Return what replays letters that came back fewer than `max_replays` times."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -12,10 +12,22 @@ import attrs
 from catga.bus import Bus
 from catga.engine.deadletters import DeadLetter
 from catga.engine.letterbox import Wanted
-from catga.engine.replaying import Fate, FoundLetter, Result
-from catga.errors import CapabilityError
+from catga.engine.replaying import Fate, FoundLetter, Replayer, Result
+from catga.errors import CapabilityError, ConnectionLost, TransportError
 from catga.model.capability import Capability
-from catga.spi import DeadLetterStore, Done, Kind, Lost, Outgoing, StoredLetter, Subject
+from catga.spi import (
+    DeadLetterStore,
+    Done,
+    Kind,
+    Lost,
+    Outgoing,
+    PublishResult,
+    Rejected,
+    Source,
+    StoredLetter,
+    Subject,
+    Unknown,
+)
 from catga.testing.contract.messages import Charged, Ordered, keep
 from catga.testing.harness import law
 from catga.testing.raising import raises
@@ -23,6 +35,7 @@ from catga.testing.stage import Stage
 
 __all__ = ["DeadLettersContract"]
 
+_Send = Callable[[Sequence[Outgoing]], Awaitable[list[PublishResult]]]
 _LETTERS = [Capability.DEAD_LETTERS]
 _ONCE: dict[str, object] = {"attempts": 1}
 
@@ -200,6 +213,34 @@ class DeadLettersContract:
         assert heard.calls == [(1, 1), (1, 1)]
 
     @law(qos=1, needs=_LETTERS)
+    async def test_a_letter_is_removed_only_when_its_replay_is_stored(self, stage: Stage) -> None:
+        """Dead letters: refused, unknown, or broken off before, at, or after the publish: it lies
+        there still, can be replayed again, and runs once."""
+        bus = stage.bus(settings=_ONCE)
+        heard = keep(bus, Ordered, _until(lambda: ready))
+        ready = False
+        async with stage.running(bus):
+            await bus.publish(Ordered(1))
+            found = await _parked(stage, bus, 1)
+            ready = True
+            error = TransportError("not now")
+            for result in (Rejected(error), Unknown(error)):
+                (failed,) = await stage.wait(_with(stage, _answers(result)).replay(found))
+                assert (failed.fate, str(error) in failed.reason) == (Fate.FAILED, True)
+                assert await stage.wait(_all(bus)) == found
+            for publishes in (False, True):
+                crash = _crashes(stage if publishes else None)
+                with raises(ConnectionLost, naming="died"):
+                    await stage.wait(_with(stage, crash).replay(found))
+                assert await stage.wait(_all(bus)) == found
+            (done,) = await _replay(stage, bus, *found)
+            assert done.fate is Fate.DONE
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack"))
+            await stage.pass_time(0.5)
+            assert await stage.wait(_all(bus)) == []
+        assert heard.calls == [(1, 1), (1, 1)]
+
+    @law(qos=1, needs=_LETTERS)
     async def test_a_replay_that_fails_again_is_a_letter_again_up_to_the_guard(
         self, stage: Stage
     ) -> None:
@@ -318,6 +359,33 @@ async def _parked(stage: Stage, bus: Bus, count: int, type_: str = "Ordered") ->
 
 async def _replay(stage: Stage, bus: Bus, *found: FoundLetter) -> list[Result]:
     return await stage.wait(bus.dead_letters.replay(found))
+
+
+def _with(stage: Stage, send: _Send) -> Replayer:
+    """Return what replays by way of `send`."""
+
+    async def is_there(_: Source) -> None:
+        pass
+
+    return Replayer(_store(stage), send, is_there)
+
+
+def _answers(result: PublishResult) -> _Send:
+    async def send(batch: Sequence[Outgoing]) -> list[PublishResult]:
+        return [result] * len(batch)
+
+    return send
+
+
+def _crashes(stage: Stage | None) -> _Send:
+    """Return what dies before the publish, or on a stage right after it."""
+
+    async def send(batch: Sequence[Outgoing]) -> list[PublishResult]:
+        if stage is not None:
+            await stage.anchor.publish(batch)
+        raise ConnectionLost("died")
+
+    return send
 
 
 async def _gather(work: list[Any]) -> list[Any]:
