@@ -21,6 +21,7 @@ from catga.testing.contract.life import LifeContract
 from catga.testing.contract.limits import LimitsContract
 from catga.testing.contract.poison import PoisonContract
 from catga.testing.contract.recovery import RecoveryContract
+from catga.testing.contract.replay import ReplayContract
 from catga.testing.contract.settlement import SettlementContract
 from catga.testing.contract.watching import WatchingContract
 
@@ -42,6 +43,7 @@ __all__ = [
     "LimitsContract",
     "PoisonContract",
     "RecoveryContract",
+    "ReplayContract",
     "SettlementContract",
     "TransportContract",
     "WatchingContract",
@@ -62,6 +64,7 @@ class TransportContract(
     LimitsContract,
     PoisonContract,
     DeadLettersContract,
+    ReplayContract,
     CompletionContract,
     DerivedIdsContract,
     RecoveryContract,
