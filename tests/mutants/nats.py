@@ -7,7 +7,8 @@ from typing import Any
 
 from catga.spi import Delivery, Nack, Settlement
 from catga_nats import settling
-from catga_nats.client import MESSAGE_ID_HEADER, GuardedClient
+from catga_nats.client import GuardedClient
+from catga_nats.headers import MESSAGE_ID
 from catga_nats.settling import Settler
 from catga_nats.wanted import Wants
 from mutants.mutation import Base, mutant
@@ -49,8 +50,8 @@ def dedupe_without_the_subject_on_nats(real: Any) -> Any:
         reply: str = "",
         headers: dict[str, str] | None = None,
     ) -> bool:
-        if headers and MESSAGE_ID_HEADER in headers:
-            headers = {MESSAGE_ID_HEADER: headers[MESSAGE_ID_HEADER].rpartition("/")[2]}
+        if headers and MESSAGE_ID in headers:
+            headers = {MESSAGE_ID: headers[MESSAGE_ID].rpartition("/")[2]}
         return bool(await real(self, subject, payload, reply, headers))
 
     return send

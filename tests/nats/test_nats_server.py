@@ -223,15 +223,25 @@ def test_replicas_that_the_server_cannot_have_are_refused(server: NatsServer) ->
     asyncio.run(law())
 
 
-def test_a_limit_of_deliveries_below_our_own_attempts_is_raised(server: NatsServer) -> None:
-    """Beyond the server's limit a message stays where it is for ever."""
+def test_a_finite_limit_of_deliveries_is_lifted_or_told(server: NatsServer) -> None:
+    """What reaches such a limit is stranded: it comes to nobody, and nobody parks it."""
 
     async def law() -> None:
-        async with opened(server.url) as here:
+        namespace = fresh_namespace()
+        call = f"CONSUMER.INFO.{namespace}-log.billing=Order"
+        async with opened(server.url, namespace, max_deliver=50) as here:
             await here.prepare(here.source(attempts=5))
-            await here.prepare(here.source(attempts=500))
-            info = await here.ask(f"CONSUMER.INFO.{here.namespace}-log.billing=Order")
-            assert info["config"]["max_deliver"] > 500
+            assert (await here.ask(call))["config"]["max_deliver"] == 50
+            assert any("max_deliver=50" in words for words in here.told(EventKind.RISK))
+            with pytest.raises(CapabilityError, match=r"max_deliver=50.*accept_risk"):
+                await here.prepare(here.source(), qos=QualityOfService.EXACTLY_ONCE)
+            with pytest.raises(ConfigurationError, match="max_deliver=50"):
+                await here.prepare(here.source(attempts=50))
+        async with opened(server.url, namespace) as here:
+            await here.prepare(here.source(), mode=Mode.VERIFY)
+            assert any("max_deliver=50" in words for words in here.told(EventKind.RISK))
+            await here.prepare(here.source())
+            assert (await here.ask(call))["config"]["max_deliver"] == -1
 
     asyncio.run(law())
 

@@ -8,6 +8,8 @@ import logging
 import random
 from collections.abc import Sequence
 
+import attrs
+
 from catga.codecs import WireType
 from catga.engine.consuming import Consumer
 from catga.engine.discovery import Discovery, NodePace
@@ -144,6 +146,7 @@ class Session:
 
     async def _verify(self, source: Source) -> None:
         """Raise `ConfigurationError` when this group is not there."""
+        source = attrs.evolve(source, lease=self.plan.settings.lease.total_seconds())
         topology = self._topology([source], [], QualityOfService.AT_LEAST_ONCE)
         await self.plan.transport.prepare(topology, Mode.VERIFY)
 

@@ -19,12 +19,13 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error, StaleConnectionError
 
-__all__ = ["MESSAGE_ID_HEADER", "ClearTextError", "GuardedClient", "OnMessage"]
+from catga_nats.headers import MESSAGE_ID
+
+__all__ = ["ClearTextError", "GuardedClient", "OnMessage"]
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 
-MESSAGE_ID_HEADER = "Nats-Msg-Id"
-_OWN_HEADER = f"NATS/1.0\r\n{MESSAGE_ID_HEADER}: ".encode()
+_OWN_HEADER = f"NATS/1.0\r\n{MESSAGE_ID}: ".encode()
 _ROOM_BYTES = 1 << 20
 _FLUSH_SECONDS = 5.0
 _log = logging.getLogger("catga.nats")

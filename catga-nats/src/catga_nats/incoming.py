@@ -6,6 +6,7 @@ from nats.aio.msg import Msg
 
 from catga.errors import ConfigurationError
 from catga.spi import LEASE_MARGIN, Clock, Delivery, Kind, Source, Subject, parse_subject
+from catga_nats.headers import carried, shown
 
 __all__ = ["Reader", "ack_tokens"]
 
@@ -36,15 +37,13 @@ class Reader:
         if subject is None:
             subject = self._parse(message.subject)
         attempt, sequence = ack_tokens(message.reply)
-        return Delivery(
-            subject,
-            message.data,
-            attempt,
-            sequence,
-            self._clock.monotonic() + self._lease,
-            message.reply,
-            message.headers,
-        )
+        until = self._clock.monotonic() + self._lease
+        delivery = Delivery(subject, message.data, attempt, sequence, until, message.reply)
+        if message.headers:
+            before, delivery.replays = carried(message.headers)
+            delivery.attempt += before
+            delivery.headers = shown(message.headers)
+        return delivery
 
     def _parse(self, text: str) -> Subject:
         try:

@@ -15,6 +15,7 @@ CAPABILITIES = frozenset(
         Capability.AT_MOST_ONCE,
         Capability.AT_LEAST_ONCE,
         Capability.EXACTLY_ONCE,
+        Capability.DEAD_LETTERS,
         Capability.DISCOVERY,
         Capability.LIVE_GROUPS,
         Capability.NO_RESPONDERS,

@@ -12,7 +12,7 @@ from catga_nats.api import Call, JetStreamApi, Result
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, api_failure
 from catga_nats.reconcile import Thing, changes, check_echo
-from catga_nats.risks import Risk, found_risks
+from catga_nats.risks import Risk, consumer_risks, found_risks
 from catga_nats.wanted import Wants
 
 __all__ = ["Provisioner"]
@@ -46,6 +46,7 @@ class Provisioner:
         things = [self._wants.consumer(source) for source in lasting]
         for source, config in zip(lasting, await self._ensure(things, mode), strict=True):
             self._note(source, names.consumer(source), config)
+            self._accept(consumer_risks(config), topology)
 
     async def create_ephemeral(self, source: Source, name: str) -> None:
         """Create the consumer of one ephemeral subscription."""

@@ -8,14 +8,13 @@ import msgspec
 
 from catga.errors import ConnectionLost, PayloadTooLarge
 from catga.spi import Outgoing, PublishResult, Receipt, Rejected
-from catga_nats.client import MESSAGE_ID_HEADER
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, publish_failure, publish_missing
+from catga_nats.headers import frame_bytes, stored_headers
 from catga_nats.mux import Answer, Batch, Missing
 
 __all__ = ["Publisher"]
 
-_FRAME_BYTES = len(f"NATS/1.0\r\n{MESSAGE_ID_HEADER}: \r\n\r\n")
 _YIELD_EVERY = 256
 _UNSENT = Rejected(ConnectionLost("not connected: nothing was sent"), transient=True)
 _NOBODY = ApiError(503, 0, "no stream takes this subject now")
@@ -77,17 +76,15 @@ class Publisher:
     async def _store(self, outgoing: Outgoing, acks: Batch, limit: int) -> PublishResult | None:
         """Send one to its stream; None when its confirmation is under way."""
         subject = outgoing.subject.text
-        # The window of a stream spans its subjects: the id alone would swallow a `send` of the
-        # same message to another group.
-        key = f"{subject}/{outgoing.message_id}"
+        headers = stored_headers(outgoing)
         # More than the limit, headers included, and the server ends the connection.
-        size = len(outgoing.body) + _FRAME_BYTES + len(key)
+        size = len(outgoing.body) + frame_bytes(headers)
         if size > limit:
             return Rejected(PayloadTooLarge(size, limit))
         client = self._connection.client
         if not client.is_connected:
             return _UNSENT
-        await client.send(subject, outgoing.body, acks.expect(subject), {MESSAGE_ID_HEADER: key})
+        await client.send(subject, outgoing.body, acks.expect(subject), headers)
         return None
 
 

@@ -33,6 +33,8 @@ class Thing:
     """Settings without which it is of no use to us: refused when they differ."""
     explicit: frozenset[str] = frozenset()
     """Settings somebody gave: imposed where the server allows it, else refused."""
+    preferred: frozenset[str] = frozenset()
+    """Settings imposed on what exists where we may change it, else adopted as they are."""
     at_least: Mapping[str, int] = attrs.field(factory=dict)
     """Limits that would break a promise below this: raised to what is wanted."""
 
@@ -49,7 +51,7 @@ def changes(thing: Thing, has: Mapping[str, Any], *, may_change: bool) -> dict[s
     Raises `ConfigurationError`, naming the setting and both values, when it cannot be changed.
     """
     found: dict[str, Any] = {}
-    for key in _differing(thing, has):
+    for key in _differing(thing, has, thing.preferred if may_change else frozenset()):
         if key in thing.required or key in _FIXED or not may_change:
             why = "cannot be changed" if may_change else "verify mode changes nothing"
             raise ConfigurationError(
@@ -61,10 +63,9 @@ def changes(thing: Thing, has: Mapping[str, Any], *, may_change: bool) -> dict[s
     return found
 
 
-def _differing(thing: Thing, has: Mapping[str, Any]) -> list[str]:
-    differing = {
-        key for key in thing.required | thing.explicit if not _same(thing.config[key], has.get(key))
-    }
+def _differing(thing: Thing, has: Mapping[str, Any], preferred: frozenset[str]) -> list[str]:
+    firm = thing.required | thing.explicit | preferred
+    differing = {key for key in firm if not _same(thing.config[key], has.get(key))}
     for key, least in thing.at_least.items():
         present = has.get(key)
         if present not in _NO_LIMIT and present < least:

@@ -11,7 +11,7 @@ from catga.spi import Topology
 from catga_nats import names
 from catga_nats.settings import Storage
 
-__all__ = ["Risk", "found_risks"]
+__all__ = ["Risk", "consumer_risks", "found_risks"]
 
 
 @attrs.frozen
@@ -59,4 +59,14 @@ def found_risks(config: Mapping[str, Any], topology: Topology) -> Iterator[Risk]
             "",
             f"the stream {name} has max_age={age / 1e9:g}s: what is older is removed even when "
             "nobody handled it",
+        )
+
+
+def consumer_risks(config: Mapping[str, Any]) -> Iterator[Risk]:
+    """Do the same for one consumer."""
+    if (limit := config.get("max_deliver", -1)) > 0:
+        yield Risk(
+            "max_deliver",
+            f"the consumer {config['name']} has max_deliver={limit}: a message that was delivered "
+            "so often and never settled is stranded: take away max_deliver",
         )

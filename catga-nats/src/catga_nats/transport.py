@@ -10,6 +10,7 @@ from catga.spi import (
     Address,
     Capabilities,
     Capability,
+    DeadLetterStore,
     EventKind,
     Health,
     InboxStore,
@@ -30,6 +31,7 @@ from catga_nats.connection import Connection
 from catga_nats.discovery import KvNodes
 from catga_nats.errors import ApiError
 from catga_nats.inbox import KvInbox
+from catga_nats.letters import StreamLetters
 from catga_nats.live import LiveSubscription
 from catga_nats.plugin import CAPABILITIES
 from catga_nats.provisioning import Provisioner
@@ -44,8 +46,14 @@ _NO_JETSTREAM = (
     "JetStream is off on this server: start nats-server with -js, or put jetstream {} into its "
     "configuration"
 )
-_STORED = (Capability.AT_LEAST_ONCE, Capability.EXACTLY_ONCE, Capability.DISCOVERY)
+_STORED = (
+    Capability.AT_LEAST_ONCE,
+    Capability.EXACTLY_ONCE,
+    Capability.DEAD_LETTERS,
+    Capability.DISCOVERY,
+)
 _ABSENT = {
+    Capability.PARK: "JetStream stores a dead letter and settles its original in two steps",
     Capability.COMMIT: "JetStream acknowledges and records in two steps",
     Capability.HANDLED: "JetStream does not tell a publisher when a group has handled a message",
 }
@@ -67,6 +75,7 @@ class NatsTransport(Transport):
         self._provisioner: Provisioner
         self._publisher: Publisher
         self._inbox: KvInbox | None = None
+        self._letters: StreamLetters | None = None
         self._subscriptions: list[PullSubscription | LiveSubscription] = []
 
     @property
@@ -88,6 +97,11 @@ class NatsTransport(Transport):
     def inbox(self) -> InboxStore | None:
         """The records in JetStream, when it is there."""
         return self._inbox
+
+    @property
+    def dead_letters(self) -> DeadLetterStore | None:
+        """The stream of dead letters, when JetStream is there."""
+        return self._letters
 
     async def open(self, runtime: Runtime) -> None:
         """Connect, then find out what the server can do."""
@@ -115,6 +129,7 @@ class NatsTransport(Transport):
             self._capabilities = Capabilities(CAPABILITIES - set(_STORED), absent)
         else:
             self._inbox = KvInbox(connection, self._provisioner.streams)
+            self._letters = StreamLetters(connection, self._api)
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Create or verify streams, the bucket of completion records, and consumers."""

@@ -14,9 +14,7 @@ from catga_nats.settings import NatsSettings, nanoseconds
 
 __all__ = ["Wants"]
 
-_DELIVERY_MARGIN = 100
-"""Deliveries the server allows beyond the attempts of the bus: also what is given back at a drain
-counts as a delivery."""
+_NO_LIMIT = -1
 _SHORTEST_AGE = 10**9
 """Nanoseconds."""
 _SETTINGS_OF = {
@@ -41,7 +39,7 @@ class Wants:
         subjects = [f"{namespace}.{kind}.>" for kind in _STORED_KINDS]
         things = [
             self._stream(names.log_stream(namespace), subjects, topology),
-            self._stream(names.dead_stream(namespace), [f"{namespace}.dead.>"], topology),
+            self._dead(topology),
         ]
         if topology.qos is QualityOfService.EXACTLY_ONCE:
             things.append(self._inbox(topology))
@@ -85,6 +83,12 @@ class Wants:
         }
         keys = {"storage", "num_replicas", "max_age", "max_bytes", "duplicate_window"}
         return self._stream_thing(config, keys)
+
+    def _dead(self, topology: Topology) -> Thing:
+        name = names.dead_stream(topology.namespace)
+        thing = self._stream(name, [f"{topology.namespace}.dead.>"], topology)
+        config = {**thing.config, "allow_direct": True}  # read in batches
+        return attrs.evolve(thing, config=config, preferred=frozenset({"allow_direct"}))
 
     def _inbox(self, topology: Topology) -> Thing:
         """The bucket of completion records: the stream a KV client would make."""
@@ -150,7 +154,8 @@ class Wants:
             "name": name,
             "ack_policy": "explicit",
             "ack_wait": wait,
-            "max_deliver": settings.max_deliver or source.attempts + _DELIVERY_MARGIN,
+            # What reaches a limit stays unsettled for ever: who counts and parks is the engine.
+            "max_deliver": settings.max_deliver or _NO_LIMIT,
             "max_ack_pending": settings.max_ack_pending,
             "replay_policy": "instant",
         }
@@ -166,6 +171,7 @@ class Wants:
             stream=names.log_stream(source.namespace),
             required=frozenset({"ack_policy", "filter_subjects"} & config.keys()),
             explicit=self._given({"ack_wait", "max_deliver", "max_ack_pending"}),
+            preferred=frozenset({"max_deliver"}),
             at_least={"max_deliver": source.attempts + 1},
         )
 
