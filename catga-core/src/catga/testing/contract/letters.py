@@ -30,6 +30,7 @@ ONCE: dict[str, object] = {"attempts": 1}
 
 
 async def fail(number: int, _attempt: int) -> None:
+    """Fail on every message."""
     raise ValueError(f"number {number} fails")
 
 
@@ -44,6 +45,7 @@ def fails_until(ready: Callable[[], bool]) -> Callable[[int, int], Awaitable[Non
 
 
 async def letters_of(bus: Bus, wanted: Wanted | None = None) -> list[FoundLetter]:
+    """Return the letters that a bus of the namespace sees."""
     return [found async for found in bus.dead_letters.find(wanted)]
 
 
@@ -55,15 +57,18 @@ async def parked(stage: Stage, bus: Bus, count: int, type_: str = "Ordered") -> 
 
 
 def letter_in(found: FoundLetter) -> DeadLetter:
+    """Return what could be read of it; that must be all."""
     assert found.letter is not None, found.unreadable
     return found.letter
 
 
 def store_of(stage: Stage) -> DeadLetterStore:
+    """Return where the letters lie, without a bus between."""
     store = stage.anchor.dead_letters
     assert store is not None, "the capability is there"
     return store
 
 
 def dead(stage: Stage, group: str, body: bytes, type_: str = "Ordered") -> Outgoing:
+    """Return one letter with this body, on its way to where letters lie."""
     return stage.out(type_, body, kind=Kind.DEAD, group=group)
