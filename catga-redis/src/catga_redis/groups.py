@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, isinf
 from typing import Any
 
 from catga.errors import CatgaError, ConfigurationError
 from catga.spi import Topology
 from catga_redis.errors import REPLY_ERRORS
-from catga_redis.names import StreamKey, groups_key, index_key, meta_key
+from catga_redis.names import (
+    StreamKey,
+    ephemeral_key,
+    groups_key,
+    index_key,
+    meta_key,
+    retention_key,
+)
 from catga_redis.scripts import FORGET
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
@@ -32,14 +40,19 @@ ABANDONED_MS = 3_600_000
 
 
 async def create_groups(
-    session: Session, streams: Sequence[StreamKey], start: bytes = b"0"
+    session: Session, streams: Sequence[StreamKey], start: bytes = b"0", *, ephemeral: bool = False
 ) -> list[StreamKey]:
     """Make the groups that are missing, with their streams; return those that were missing.
 
-    A group that exists keeps its position.
+    A group that exists keeps its position. An ephemeral one is noted, so that it can be ended by
+    others when its only member is dead.
     """
     if not streams:
         return []
+    if ephemeral:
+        for each in streams:
+            noted = ephemeral_key(each.subject.namespace, each.subject.type)
+            session.commands.post(pack_command((b"ZADD", noted, b"NX", b"0", each.group)))
     packed = b"".join(
         pack_command((b"XGROUP", b"CREATE", each.key, each.group, start, b"MKSTREAM"))
         for each in streams
@@ -88,30 +101,37 @@ async def end_groups(session: Session, streams: Sequence[StreamKey]) -> None:
     for stream in streams:
         session.commands.post(
             pack_command((b"XGROUP", b"DESTROY", stream.key, stream.group))
-            + pack_command((b"DEL", stream.retry)),
-            2,
+            + pack_command((b"DEL", stream.retry))
+            + pack_command(
+                (
+                    b"ZREM",
+                    ephemeral_key(stream.subject.namespace, stream.subject.type),
+                    stream.group,
+                )
+            ),
+            3,
         )
 
 
 async def declare_types(session: Session, topology: Topology, max_length: int | None) -> None:
-    """Keep the index of types and their groups, and agree with others on an explicit `max_length`.
+    """Keep the index of types and their groups, say how long messages are to stay, and agree with
+    others on an explicit `max_length`.
 
     Raises `ConfigurationError` when another bus has given a type another one.
     """
+    seconds = max(topology.retention, topology.dedupe_window)
+    keep = b"inf" if isinf(seconds) else str(ceil(seconds * 1000)).encode()
     types = {(topology.namespace, type_) for type_ in topology.publishes}
     types |= {(each.namespace, each.type) for each in topology.sources if each.durable}
     for namespace, type_ in sorted(types):
         meta = meta_key(namespace, type_)
         commands: list[tuple[Any, ...]] = [(b"SADD", index_key(namespace), type_)]
-        groups = {
-            each.group.encode()
-            for each in topology.sources
-            if each.durable
-            and not each.ephemeral
-            and (each.namespace, each.type) == (namespace, type_)
-        }
+        groups = _declared_groups(topology, namespace, type_)
         if groups:
-            commands.append((b"SADD", groups_key(namespace, type_), *sorted(groups)))
+            commands.append((b"SADD", groups_key(namespace, type_), *groups))
+        if groups or type_ in topology.publishes:
+            who = session.runtime.service
+            commands.append((b"HSET", retention_key(namespace, type_), who, keep))
         if max_length is not None:
             commands.append((b"HSETNX", meta, b"max_length", max_length))
         commands.append((b"HGET", meta, b"max_length"))

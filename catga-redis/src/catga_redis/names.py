@@ -10,6 +10,7 @@ __all__ = [
     "StreamKey",
     "claim_prefix",
     "done_key",
+    "ephemeral_key",
     "groups_key",
     "index_key",
     "later_keys",
@@ -18,6 +19,8 @@ __all__ = [
     "node_key",
     "nodes_channel",
     "nodes_key",
+    "retention_key",
+    "retry_key",
     "seen_prefix",
     "source_streams",
     "stream_key",
@@ -70,6 +73,21 @@ def groups_key(namespace: str, type_: str) -> bytes:
     return f"{_tag(namespace, type_)}:groups".encode()
 
 
+def ephemeral_key(namespace: str, type_: str) -> bytes:
+    """The groups of a type that end with their subscription, each with when it was noticed."""
+    return f"{_tag(namespace, type_)}:ephemeral".encode()
+
+
+def retention_key(namespace: str, type_: str) -> bytes:
+    """How long each service wants the messages of a type to stay: the longest holds."""
+    return f"{_tag(namespace, type_)}:retention".encode()
+
+
+def retry_key(subject: Subject, group: str) -> bytes:
+    """The due times of what a group gave back of a stream."""
+    return f"{_tag(subject.namespace, subject.type)}:retry:{group}:{subject.kind.value}".encode()
+
+
 def index_key(namespace: str) -> bytes:
     """The set of all types of a namespace."""
     return f"{{{namespace}}}:types".encode()
@@ -113,13 +131,12 @@ def source_streams(source: Source, group: str) -> tuple[StreamKey, ...]:
         subjects += [
             Subject(source.namespace, kind, source.type, group) for kind in (Kind.TO, Kind.REDO)
         ]
-    tag = _tag(source.namespace, source.type)
     return tuple(
         StreamKey(
             subject,
             group.encode(),
             stream_key(subject),
-            f"{tag}:retry:{group}:{subject.kind.value}".encode(),
+            retry_key(subject, group),
             later_keys(subject),
         )
         for subject in subjects

@@ -12,6 +12,7 @@ from catga_redis.groups import create_groups
 from catga_redis.names import StreamKey
 from catga_redis.session import Session
 from catga_redis.streams import LogSubscription
+from catga_redis.trimming import Trimmer
 from catga_redis.wire import pack_command
 
 __all__ = ["GroupReader"]
@@ -38,6 +39,7 @@ class GroupReader:
         self._taking = asyncio.Lock()
         self._reading: tuple[LogSubscription, ...] | None = None
         self._unblocking = False
+        self._trimmer = Trimmer(session)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -191,7 +193,9 @@ class GroupReader:
             # A group begins at 0, for how far it had come is not known any more.
             start = b"$" if each.source.ephemeral else b"0"
             try:
-                made = await create_groups(self._session, each.streams, start)
+                made = await create_groups(
+                    self._session, each.streams, start, ephemeral=each.source.ephemeral
+                )
             except CatgaError as failure:
                 hopeless = isinstance(failure, AuthenticationError) or "WRONGTYPE" in str(failure)
                 if hopeless and each in self._subscriptions:
@@ -223,7 +227,12 @@ class GroupReader:
                 if any(each.unseen for each in due):
                     self._unblock()
                 continue
+            if self._subscriptions and self._trimmer.next <= now:
+                streams = [stream for each in self._subscriptions for stream in each.streams]
+                await self._trimmer.trim(streams, self.jitter())
+                continue
             times = [each.next_reclaim - now for each in self._subscriptions]
+            times += [self._trimmer.next - now] if times else []
             wait = max(min(times, default=_PAUSE), 0.0 if not due else _PAUSE)
             timer = self._clock.call_later(wait, self._reclaim_wake.set)
             try:

@@ -25,7 +25,7 @@ class RedisSettings:
 
     max_length: int | None = attrs.field(default=None, validator=_at_least_one)
     """About how many entries a type's streams keep. A named risk: Redis trims what no group has
-    settled, and what is trimmed is lost. None: nothing is trimmed."""
+    settled, and what is trimmed is lost. None: only what `trim_interval` says goes."""
     max_payload_bytes: int | None = attrs.field(default=None, validator=_at_least_one)
     """A limit below the server's own `proto-max-bulk-len`."""
     pending_timeout: timedelta | None = attrs.field(default=None, validator=_positive)
@@ -36,6 +36,11 @@ class RedisSettings:
     """How long one read waits at the server for something new."""
     reclaim_interval: timedelta = attrs.field(default=timedelta(seconds=1), validator=_positive)
     """How often a member looks for what others gave back or died with."""
+    trim_interval: timedelta | None = attrs.field(
+        default=timedelta(seconds=60), validator=_positive
+    )
+    """How often a member removes what every group has settled and what is older than both the
+    bus's `retention` and its `dedupe_window`. None: it removes nothing."""
     reply_timeout: timedelta = attrs.field(default=timedelta(seconds=5), validator=_positive)
     """A server that is silent for longer counts as lost: reconnect, outcome unknown."""
     claim_time: timedelta = attrs.field(default=timedelta(seconds=15), validator=_positive)

@@ -238,7 +238,7 @@ class RedisTransport(Transport):
         group = source.group
         if source.ephemeral:
             group = f"{session.runtime.instance}-{len(self._subscriptions)}"
-            await create_groups(session, source_streams(source, group), b"$")
+            await create_groups(session, source_streams(source, group), b"$", ephemeral=True)
         async with self._opening:
             reader = self._readers.get(group)
             if reader is None:
