@@ -8,7 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from catga.errors import ConnectionLost
-from catga.spi import Completion, Delivery, SettleResult, Unknown
+from catga.spi import (
+    Commit,
+    SettleResult,
+    Unknown,
+)
 from catga_inmemory.subscriptions import LogSubscription
 from core.engine_kit import Once, Probe, eventually, run
 
@@ -23,9 +27,7 @@ def test_a_completion_is_recorded_as_soon_as_it_can_be_while_the_lease_is_ours(
         back = probe.clock.monotonic() + 9
         commit = LogSubscription.commit
 
-        async def away(
-            self: LogSubscription, batch: Sequence[tuple[Delivery, Completion]]
-        ) -> list[SettleResult]:
+        async def away(self: LogSubscription, batch: Sequence[Commit]) -> list[SettleResult]:
             if probe.clock.monotonic() < back:
                 return [Unknown(ConnectionLost("no leader"))] * len(batch)
             return list(await commit(self, batch))

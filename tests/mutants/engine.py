@@ -8,13 +8,14 @@ from typing import Any
 
 from catga.engine import consuming, running
 from catga.engine.consuming import Consumer
+from catga.engine.once import Once
 from catga.engine.outcomes import Outcomes
 from catga.engine.settling import Decision, Settler
 from catga.engine.work import Work
 from catga.errors import CodecError
 from catga.ground.ids import new_message_id
 from catga.model.qos import QualityOfService
-from catga.spi import Ack, Completion, Nack, Settle
+from catga.spi import Ack, Nack, Record, Settle
 from mutants.mutation import Base, mutant
 
 
@@ -55,7 +56,7 @@ def records_before_the_handler(real: Any) -> Any:
         once, inbox, context = self._outcomes.once, self._s.transport.inbox, work.context
         exactly = context is not None and context.qos is QualityOfService.EXACTLY_ONCE
         if exactly and once is not None and inbox is not None and work.envelope is not None:
-            await inbox.record([once.completion(work.envelope.id)])
+            await inbox.record([once.record(work)])
         await real(self, work)
 
     return handle
@@ -68,9 +69,9 @@ def loses_what_was_prefetched_on_drain(real: Any) -> Any:
     """What drain finds unhandled is acknowledged instead of given back."""
 
     def decide(
-        self: Outcomes, work: Work, outcome: Ack | Nack, completion: Completion | None = None
+        self: Outcomes, work: Work, outcome: Ack | Nack, record: Record | None = None
     ) -> None:
-        real(self, work, Ack() if outcome == Nack(0.0) else outcome, completion)
+        real(self, work, Ack() if outcome == Nack(0.0) else outcome, record)
 
     return decide
 
@@ -157,3 +158,25 @@ def derives_ids_without_the_group(real: Any) -> Any:
         return real("", *origin[1:])  # type: ignore[no-any-return]
 
     return derived_ids
+
+
+@mutant(Base.ENGINE, Once, "record", law="test_a_response_that_was_lost_is_found_again")
+def keeps_no_response(real: Any) -> Any:
+    """The completion of a request is recorded without what it was answered with."""
+
+    def record(self: Once, work: Work) -> Record:
+        return Record(real(self, work).key)
+
+    return record
+
+
+@mutant(Base.ENGINE, Outcomes, "off_hands", law="test_a_repeated_delivery_is_not_answered_again")
+def answers_what_it_did_not_handle(real: Any) -> Any:
+    """A request that is acknowledged because it was completed before is answered with nothing."""
+
+    def off_hands(self: Outcomes, work: Work, word: str) -> None:
+        if word == "ack" and work.reply is None:
+            self._respond(work, None)
+        real(self, work, word)
+
+    return off_hands

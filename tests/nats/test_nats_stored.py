@@ -21,6 +21,7 @@ from catga.spi import (
     Nack,
     QualityOfService,
     Receipt,
+    Record,
     Reject,
     Rejected,
     Settle,
@@ -365,8 +366,9 @@ def test_completion_records_are_shared_by_the_members_of_one_group(server: NatsS
             assert inbox is not None
             assert other is not None
             assert await other.completed(keys) == [False] * len(keys)
-            assert await inbox.record(keys[1:]) == [Done()] * (len(keys) - 1)
-            assert await inbox.record(keys[1:2]) == [Done()]
+            records = [Record(key) for key in keys[1:]]
+            assert await inbox.record(records) == [Done()] * len(records)
+            assert await inbox.record([Record(keys[1])]) == [Done()]
             assert await other.completed(keys) == [False] + [True] * (len(keys) - 1)
             elsewhere = [attrs.evolve(keys[1], group="two"), attrs.evolve(keys[1], type="Other")]
             assert await other.completed(elsewhere) == [False, False]

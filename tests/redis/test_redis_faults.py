@@ -22,6 +22,7 @@ from redis_kit import (
 from catga.errors import SubscriptionClosed
 from catga.spi import (
     Ack,
+    Commit,
     Completion,
     Delivery,
     Done,
@@ -30,6 +31,7 @@ from catga.spi import (
     Nack,
     Outgoing,
     Receipt,
+    Record,
     Rejected,
     Settle,
     SettleResult,
@@ -136,11 +138,12 @@ def test_a_settlement_whose_reply_was_lost_may_be_asked_for_again(
             await transport.publish([out("Again"), out("Again")])
             found = await gather_deliveries(member, 2)
             records = [Completion("law", "workers", "Again", str(n)) for n in range(2)]
-            await member.commit([(found[0], records[0])])  # from now on the server knows the script
+            # From now on the server knows the script.
+            await member.commit([Commit(found[0], Record(records[0]))])
 
             async def settle() -> SettleResult:
                 if how == "commit":
-                    return (await member.commit([(found[1], records[1])]))[0]
+                    return (await member.commit([Commit(found[1], Record(records[1]))]))[0]
                 return (await member.settle([Settle(found[1], Ack(), confirm=True)]))[0]
 
             own_server.pause()

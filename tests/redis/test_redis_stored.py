@@ -23,6 +23,7 @@ from redis_kit import (
 from catga.errors import ConfigurationError, PayloadTooLarge, PublishRejected
 from catga.spi import (
     Ack,
+    Commit,
     Completion,
     Done,
     EventKind,
@@ -32,6 +33,7 @@ from catga.spi import (
     Nack,
     QualityOfService,
     Receipt,
+    Record,
     Reject,
     Rejected,
     Settle,
@@ -212,7 +214,7 @@ def test_a_second_settlement_is_lost(server: RedisServer) -> None:
             assert await member.settle(again) == [Lost()] * 12
             assert await member.extend(found) == [Lost()] * 4
             record = Completion(NAMESPACE, "workers", "Twice", "x")
-            assert await member.commit([(found[0], record)]) == [Lost()]
+            assert await member.commit([Commit(found[0], Record(record))]) == [Lost()]
 
     asyncio.run(law())
 
@@ -235,7 +237,7 @@ def test_a_dead_members_lease_is_taken_over_and_its_late_settlement_is_lost(
             assert await first.settle(late) == [Lost(), Lost()]
             assert await first.extend([held[2]]) == [Lost()], "an extension steals nothing back"
             record = Completion(NAMESPACE, "workers", "Take", "t-1")
-            assert await first.commit([(held[2], record)]) == [Lost()]
+            assert await first.commit([Commit(held[2], Record(record))]) == [Lost()]
             assert await inbox_of(one).completed([record]) == [False]
             assert await second.settle([Settle(each, Ack()) for each in taken]) == [Done()] * 3
 
@@ -270,11 +272,11 @@ def test_a_commit_records_and_acknowledges_in_one_step(server: RedisServer) -> N
             await transport.publish([out("Commit", str(number).encode()) for number in range(300)])
             found = await gather_deliveries(member, 300)
             batch = [
-                (each, Completion(NAMESPACE, "workers", "Commit", f"c-{number}"))
+                Commit(each, Record(Completion(NAMESPACE, "workers", "Commit", f"c-{number}")))
                 for number, each in enumerate(found)
             ]
             assert await member.commit(batch) == [Done()] * 300
-            keys = [record for _, record in batch]
+            keys = [each.record.key for each in batch]
             assert await inbox_of(transport).completed(keys) == [True] * 300
             assert (await client.xpending("{law:Commit}:log:0", "workers"))["pending"] == 0
             assert 110_000 < await client.pttl("{law:Commit}:done:workers:c-0") <= 120_000
@@ -288,10 +290,10 @@ def test_a_commit_of_what_was_recorded_before_is_done(server: RedisServer) -> No
             transport = await bench.transport()
             member = await bench.member(transport, "Recorded")
             record = Completion(NAMESPACE, "workers", "Recorded", "r-1")
-            assert await inbox_of(transport).record([record]) == [Done()]
+            assert await inbox_of(transport).record([Record(record)]) == [Done()]
             await transport.publish([out("Recorded")])
             (found,) = await gather_deliveries(member, 1)
-            assert await member.commit([(found, record)]) == [Done()]
+            assert await member.commit([Commit(found, Record(record))]) == [Done()]
             assert (await client.xpending("{law:Recorded}:log:0", "workers"))["pending"] == 0
 
     asyncio.run(law())

@@ -20,6 +20,7 @@ from catga.errors import (
 from catga.spi import (
     Ack,
     Capability,
+    Commit,
     Completion,
     Done,
     EventKind,
@@ -27,6 +28,7 @@ from catga.spi import (
     Lost,
     Nack,
     Receipt,
+    Record,
     Rejected,
     Settle,
     Source,
@@ -88,7 +90,7 @@ def test_an_id_is_known_for_the_window_and_a_record_for_its_time(file: Path) -> 
         async with opened(file, dedupe_window=0.05, completion_ttl=0.05) as transport:
             key = Completion("ns", "g", "Note", "a")
             assert transport.inbox is not None
-            assert await transport.inbox.record([key]) == [Done()]
+            assert await transport.inbox.record([Record(key)]) == [Done()]
             (first,) = await transport.publish([outgoing("a")])
             await asyncio.sleep(0.06)
             (second,) = await transport.publish([outgoing("a")])
@@ -166,14 +168,16 @@ def test_a_commit_records_and_acknowledges_in_one_step(file: Path) -> None:
             await transport.publish([outgoing("a"), outgoing("b")])
             a, b = await subscription.receive(10, 5)
             keys = [Completion("ns", "g", "Note", name) for name in "ab"]
-            assert await subscription.commit([(a, keys[0])]) == [Done()]
+            assert await subscription.commit([Commit(a, Record(keys[0]))]) == [Done()]
             assert await transport.inbox.completed(keys) == [True, False]
-            assert await subscription.commit([(a, keys[0])]) == [Done()], "it is recorded"
+            assert await subscription.commit([Commit(a, Record(keys[0]))]) == [Done()], (
+                "it is recorded"
+            )
             taken = await one(subscription)
             assert taken.sequence == b.sequence
-            assert await subscription.commit([(b, keys[1])]) == [Lost()]
+            assert await subscription.commit([Commit(b, Record(keys[1]))]) == [Lost()]
             assert await transport.inbox.completed(keys) == [True, False]
-            assert await subscription.commit([(taken, keys[1])]) == [Done()]
+            assert await subscription.commit([Commit(taken, Record(keys[1]))]) == [Done()]
         assert count(file, "work") == 0
 
     run(law)

@@ -155,7 +155,13 @@ class Session:
         return Services(
             transport=plan.transport,
             publisher=self.publisher,
-            responder=Responder(self.publisher, plan.registry.codec, plan.clock, plan.service),
+            responder=Responder(
+                self.publisher,
+                plan.registry.codec,
+                plan.clock,
+                plan.service,
+                lambda: plan.transport.max_payload_bytes,
+            ),
             clock=plan.clock,
             tasks=self.tasks,
             signals=self.signals,

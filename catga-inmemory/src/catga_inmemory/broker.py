@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 
-from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Source
+from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Record, Source
 from catga_inmemory.discovery import NodeTable
 from catga_inmemory.log import Stream
 
@@ -41,7 +41,7 @@ class MemoryBroker:
         self._live: dict[tuple[str, str], list[LiveListener]] = defaultdict(list)
         self._turn = itertools.count()
         self.replies: dict[str, LiveListener] = {}
-        self.completions: dict[tuple[str, str, str, str], float] = {}
+        self.completions: dict[tuple[str, str, str, str], tuple[float, Record]] = {}
         self._nodes: dict[str, NodeTable] = {}
 
     def stream(self, namespace: str, type_: str) -> Stream:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from catga.spi import (
     Ack,
-    Completion,
+    Commit,
     Delivery,
     Done,
     Lost,
@@ -163,13 +163,13 @@ class LogSubscription(Subscription, GroupMember):
             results.append(Done() if held else Lost())
         return results
 
-    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
+    async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
         """Record and acknowledge in one step: nothing can come between within one loop turn."""
         results: list[SettleResult] = []
-        for delivery, completion in batch:
-            done = self._settle_one(Settle(delivery, Ack()))
+        for commit in batch:
+            done = self._settle_one(Settle(commit.delivery, Ack()))
             if isinstance(done, Done) and self._inbox is not None:
-                self._inbox.note(completion)
+                self._inbox.note(commit.record)
             results.append(done)
         self._look_again()
         return results

@@ -20,6 +20,7 @@ from catga.spi import (
     Outgoing,
     PublishResult,
     Receipt,
+    Record,
     Rejected,
     Runtime,
     SettleResult,
@@ -52,25 +53,34 @@ class MemoryInbox(InboxStore):
 
     async def completed(self, keys: Sequence[Completion]) -> list[bool]:
         """Look each key up."""
-        now = self._broker.clock.monotonic()
-        records = self._broker.completions
-        return [records.get(_record_key(key), 0.0) > now for key in keys]
+        return [self.find(key) is not None for key in keys]
 
-    async def record(self, keys: Sequence[Completion]) -> list[SettleResult]:
-        """Write each key; cannot fail."""
-        for key in keys:
-            self.note(key)
-        return [Done()] * len(keys)
+    async def responses(self, keys: Sequence[Completion]) -> list[bytes | None]:
+        """Look each key up."""
+        found = [self.find(key) for key in keys]
+        return [None if record is None else record.response for record in found]
 
-    def note(self, key: Completion) -> None:
-        """Write one record and forget the oldest that have expired."""
+    async def record(self, records: Sequence[Record]) -> list[SettleResult]:
+        """Write each; cannot fail."""
+        for record in records:
+            self.note(record)
+        return [Done()] * len(records)
+
+    def find(self, key: Completion) -> Record | None:
+        """Return the record while it is kept."""
+        until, record = self._broker.completions.get(_record_key(key), (0.0, None))
+        return record if until > self._broker.clock.monotonic() else None
+
+    def note(self, record: Record) -> None:
+        """Write one record, unless it is there, and forget the oldest that have expired."""
         records = self._broker.completions
         now = self._broker.clock.monotonic()
-        while records and next(iter(records.values())) <= now:
+        while records and next(iter(records.values()))[0] <= now:
             del records[next(iter(records))]
-        record = _record_key(key)
-        records.pop(record, None)  # so that the oldest stay in front
-        records[record] = now + self.ttl
+        if self.find(record.key) is None:
+            key = _record_key(record.key)
+            records.pop(key, None)  # so that the oldest stay in front
+            records[key] = (now + self.ttl, record)
 
 
 def _verify(broker: MemoryBroker, topology: Topology) -> None:

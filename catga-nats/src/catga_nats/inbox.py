@@ -10,16 +10,20 @@ from typing import Any
 import msgspec
 
 from catga.errors import ConnectionLost, TransportError
-from catga.spi import Completion, Done, InboxStore, SettleResult, Unknown
+from catga.spi import Completion, Done, InboxStore, Record, SettleResult, Unknown
 from catga_nats import names
 from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
-from catga_nats.mux import Answer, Ask, Missing
+from catga_nats.mux import Answer, Ask, Batch, Missing
 
 __all__ = ["KvInbox", "record_subject"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _TIMEOUT = 5.0
+_FIRST = {"Nats-Expected-Last-Subject-Sequence": "0"}
+_NO_MESSAGE = 10037
+_WRONG_SEQUENCE = 10071
+"""Error codes. Source: nats-server 2.15, `server/errors.json`."""
 
 
 def record_subject(key: Completion) -> str:
@@ -40,6 +44,13 @@ class KvInbox(InboxStore):
 
     async def completed(self, keys: Sequence[Completion]) -> list[bool]:
         """Look each up, all in one round trip."""
+        return [body is not None for body in await self._read(keys)]
+
+    async def responses(self, keys: Sequence[Completion]) -> list[bytes | None]:
+        """Read each, all in one round trip."""
+        return [body or None for body in await self._read(keys)]
+
+    async def _read(self, keys: Sequence[Completion]) -> list[bytes | None]:
         asks = [self._lookup(key) for key in keys]
         answers = await self._connection.mux.ask(asks, _TIMEOUT)
         return [_found(answer) for answer in answers]
@@ -53,28 +64,35 @@ class KvInbox(InboxStore):
             return f"$JS.API.DIRECT.GET.{stream}.{subject}", b""
         return f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode({"last_by_subj": subject})
 
-    async def record(self, keys: Sequence[Completion]) -> list[SettleResult]:
-        """Write each, all in one round trip."""
-        answers = await self._connection.mux.ask(
-            [(record_subject(key), b"") for key in keys], _TIMEOUT
-        )
-        return [_recorded(answer) for answer in answers]
+    async def record(self, records: Sequence[Record]) -> list[SettleResult]:
+        """Write each, all in one round trip; what is there stays."""
+        answers = Batch(self._connection.mux)
+        for count, record in enumerate(records, 1):
+            subject = record_subject(record.key)
+            reply, body = answers.expect(subject), record.response or b""
+            if not await self._connection.client.send(subject, body, reply, _FIRST):
+                answers.unsent()
+            if count % 256 == 0:
+                await self._connection.client.room()
+        return [_recorded(answer) for answer in await answers.wait(_TIMEOUT)]
 
 
-def _found(answer: Answer) -> bool:
+def _found(answer: Answer) -> bytes | None:
+    """Return the body of a record: empty, or a response. None: there is no record."""
     if isinstance(answer, Missing):
         raise missing_error(answer, "looking up a completion record")
     status = (answer.headers or {}).get("Status")
     if status == "404":
-        return False
+        return None
     if status is not None:
         raise ConnectionLost(f"the completion records cannot be read now: status {status}")
     if answer.headers and "Nats-Sequence" in answer.headers:
-        return True  # a direct get hands the record itself out
-    error = msgspec.json.decode(answer.data).get("error")
-    if error and error.get("err_code") != 10037:  # no message found
+        return bytes(answer.data)  # a direct get hands the record itself out
+    reply = msgspec.json.decode(answer.data)
+    error = reply.get("error")
+    if error and error.get("err_code") != _NO_MESSAGE:
         raise TransportError(f"the completion records cannot be read: {error.get('description')}")
-    return not error
+    return None if error else base64.b64decode(reply["message"].get("data", ""))
 
 
 def _recorded(answer: Answer) -> SettleResult:
@@ -83,6 +101,6 @@ def _recorded(answer: Answer) -> SettleResult:
     if (answer.headers or {}).get("Status") == "503":
         return Unknown(ConnectionLost("nobody stores completion records now"))
     error = msgspec.json.decode(answer.data).get("error")
-    if error:
+    if error and error.get("err_code") != _WRONG_SEQUENCE:
         return Unknown(TransportError(f"a completion record was refused: {error['description']}"))
-    return Done()
+    return Done()  # also when it was there before

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from catga.errors import CatgaError
-from catga.spi import Completion, Done, InboxStore, SettleResult, Unknown
+from catga.spi import Completion, Done, InboxStore, Record, SettleResult, Unknown
 from catga_redis.names import done_key
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
 
-__all__ = ["RedisInbox"]
+__all__ = ["RedisInbox", "record_value"]
 
 
 class RedisInbox(InboxStore):
@@ -30,17 +30,36 @@ class RedisInbox(InboxStore):
                 raise self._session.failure(reply) from reply
         return [bool(reply) for reply in replies]
 
-    async def record(self, keys: Sequence[Completion]) -> list[SettleResult]:
-        """Write all in one round trip."""
+    async def responses(self, keys: Sequence[Completion]) -> list[bytes | None]:
+        """Read all in one round trip."""
         if not keys:
             return []
+        packed = b"".join(pack_command((b"GET", done_key(key))) for key in keys)
+        replies = await self._session.commands.request(packed, len(keys))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._session.failure(reply) from reply
+        return [reply[1:] if reply and len(reply) > 1 else None for reply in replies]
+
+    async def record(self, records: Sequence[Record]) -> list[SettleResult]:
+        """Write all in one round trip; what is there stays."""
+        if not records:
+            return []
         ttl = self._session.completion_ms
-        packed = b"".join(pack_command((b"SET", done_key(key), b"1", b"PX", ttl)) for key in keys)
+        packed = b"".join(
+            pack_command((b"SET", done_key(each.key), record_value(each), b"NX", b"PX", ttl))
+            for each in records
+        )
         try:
-            replies = await self._session.commands.request(packed, len(keys))
+            replies = await self._session.commands.request(packed, len(records))
         except CatgaError as error:
-            return [Unknown(error)] * len(keys)
+            return [Unknown(error)] * len(records)
         return [
             Unknown(self._session.failure(reply)) if isinstance(reply, Exception) else Done()
             for reply in replies
         ]
+
+
+def record_value(record: Record) -> bytes:
+    """Return what stands under the key: a mark, and behind it the response, if any."""
+    return b"1" + (record.response or b"")

@@ -117,13 +117,14 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 COMMIT = Script(
     _HELD
     + b"""
--- KEYS: stream, record ... ARGV: group, consumer, ttl ms, id, count, id, count ...
+-- KEYS: stream, record ... ARGV: group, consumer, ttl ms, id, count, value, id, count, value ...
 local out, settled = {}, {}
 for i = 2, #KEYS do
-  local id = ARGV[2 * i]
+  local at = 3 * i - 2
+  local id = ARGV[at]
   out[i - 1] = 1
-  if held(KEYS[1], ARGV[1], ARGV[2], id, ARGV[2 * i + 1]) then
-    redis.call('SET', KEYS[i], '1', 'NX', 'PX', ARGV[3])
+  if held(KEYS[1], ARGV[1], ARGV[2], id, ARGV[at + 1]) then
+    redis.call('SET', KEYS[i], ARGV[at + 2], 'NX', 'PX', ARGV[3])
     settled[#settled + 1] = id
   elseif redis.call('EXISTS', KEYS[i]) == 1 then
     settled[#settled + 1] = id

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from catga.errors import CatgaError, TransportError
-from catga.spi import Completion, Done, EventKind, Lost, Outgoing, SettleResult, Subject, Unknown
+from catga.spi import Commit, Done, EventKind, Lost, Outgoing, SettleResult, Subject, Unknown
 from catga_redis.deadletters import make_findable
 from catga_redis.errors import REPLY_ERRORS
+from catga_redis.inbox import record_value
 from catga_redis.names import StreamKey, done_key, seen_prefix, stream_key
 from catga_redis.scripts import BATCH, COMMIT, EXTEND, PARK, RELEASE, Script, parts
 from catga_redis.session import Session
@@ -86,14 +87,15 @@ class Settler:
             _place(await self._run(EXTEND, [stream.key], stream, values), part, results)
         return results
 
-    async def commit(self, work: Sequence[tuple[Token, Completion]]) -> list[SettleResult]:
+    async def commit(self, work: Sequence[tuple[Token, Commit]]) -> list[SettleResult]:
         """Record and acknowledge each."""
         results: list[SettleResult] = [LOST] * len(work)
         for stream, part in _by_stream([token for token, _ in work]):
-            keys = [stream.key, *(done_key(work[index][1]) for index in part)]
+            keys = [stream.key, *(done_key(work[index][1].record.key) for index in part)]
             values: list[Any] = [self._session.completion_ms]
             for index in part:
-                values += work[index][0][1:]
+                token, commit = work[index]
+                values += (*token[1:], record_value(commit.record))
             _place(await self._run(COMMIT, keys, stream, values), part, results)
         return results
 

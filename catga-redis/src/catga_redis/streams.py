@@ -12,7 +12,7 @@ import attrs
 from catga.errors import CatgaError, SubscriptionClosed
 from catga.spi import (
     LEASE_MARGIN,
-    Completion,
+    Commit,
     Delivery,
     Done,
     Lost,
@@ -259,9 +259,10 @@ class LogSubscription(Subscription):
         self._has_room()
         return [result_of.get(delivery, LOST) for delivery in batch]
 
-    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
+    async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
         """Record and acknowledge in one script per stream."""
-        return await self._in_one_step(batch, self._settler.commit)
+        pairs = [(each.delivery, each) for each in batch]
+        return await self._in_one_step(pairs, self._settler.commit)
 
     async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
         """Store the dead letters and acknowledge in one script per stream."""

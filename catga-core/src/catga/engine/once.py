@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from catga.engine.work import Work
 from catga.ground.clock import Clock
-from catga.spi import Completion, InboxStore
+from catga.spi import Completion, InboxStore, Record
 
 __all__ = ["Once"]
 
@@ -33,8 +33,11 @@ class Once:
         self._type = type_
         self._in_hand: dict[str, list[Work]] = {}
 
-    def completion(self, message_id: str) -> Completion:
-        """Return the record's key for this message."""
+    def record(self, work: Work) -> Record:
+        """Return what is to be recorded of a delivery whose handler succeeded."""
+        return Record(self._key(_id(work)), None if work.reply is None else work.reply.body)
+
+    def _key(self, message_id: str) -> Completion:
         return Completion(self._namespace, self._group, self._type, message_id)
 
     async def admit(self, works: Sequence[Work]) -> tuple[list[Work], list[Work], list[Work]]:
@@ -70,7 +73,7 @@ class Once:
     async def _look_up(self, ids: list[str]) -> list[bool] | None:
         if not ids:
             return []
-        keys = [self.completion(message_id) for message_id in ids]
+        keys = [self._key(message_id) for message_id in ids]
         for round_ in range(_TRIES):
             try:
                 return await self._inbox.completed(keys)

@@ -15,7 +15,7 @@ from catga.engine.work import State, Stop, Work
 from catga.errors import CodecError
 from catga.model.qos import QualityOfService
 from catga.policy import Park
-from catga.spi import Ack, Completion, Nack, Reject
+from catga.spi import Ack, Nack, Outgoing, Record, Reject
 
 __all__ = ["Outcomes"]
 
@@ -60,12 +60,13 @@ class Outcomes:
             self.off_hands(work, "lost")
         elif error is None:
             exactly = context is not None and context.qos is QualityOfService.EXACTLY_ONCE
-            completion = None
-            if exactly and self.once is not None and work.envelope is not None:
-                completion = self.once.completion(work.envelope.id)
+            record = None
+            if exactly and self.once is not None:
+                work.reply = self._reply(work)
+                record = self.once.record(work)
             else:
                 self._respond(work, None)
-            self.decide(work, Ack(), completion)
+            self.decide(work, Ack(), record)
         else:
             verdict = self._handler.retries.after(
                 work.delivery.attempt, error, self._services.random
@@ -113,11 +114,11 @@ class Outcomes:
         work.state = State.SETTLING
         work.feed.settler.add(Decision(work, Reject(cause), dead_letter=letter))
 
-    def decide(self, work: Work, outcome: Ack | Nack, completion: Completion | None = None) -> None:
+    def decide(self, work: Work, outcome: Ack | Nack, record: Record | None = None) -> None:
         """Let the settler carry out a decision (there is none to carry out at QoS 0)."""
         work.state = State.SETTLING
         if work.feed.settler is not None:
-            work.feed.settler.add(Decision(work, outcome, completion))
+            work.feed.settler.add(Decision(work, outcome, record))
 
     def off_hands(self, work: Work, word: str) -> None:
         """Account for one delivery that is settled, lost or dropped."""
@@ -130,13 +131,19 @@ class Outcomes:
             self._respond(work, work.response or TimeoutError("it was not handled in time"))
         if context is None or context.qos is not QualityOfService.EXACTLY_ONCE:
             return
-        if word == "ack":
-            self._respond(work, None)
+        if word == "ack" and work.reply is not None:
+            self._services.responder.send(work.reply)
         if self.once is not None:
             to_handle, done = self.once.after(work, completed=word == "ack")
             for copy in done:
                 self.decide(copy, Ack())
             self._requeue(to_handle)
+
+    def _reply(self, work: Work) -> Outgoing | None:
+        """Return the response as it will be kept and sent, if somebody asked."""
+        if not self._handler.is_request or work.envelope is None or not work.envelope.reply_to:
+            return None
+        return self._services.responder.answer(self._handler.wire, work.envelope, work.response)
 
     def _respond(self, work: Work, error: BaseException | None) -> None:
         if self._handler.is_request and work.envelope is not None and work.envelope.reply_to:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
 
 from catga.codecs import WireType, read_envelope, write_envelope
+from catga.engine.kept import KeptResponses
 from catga.engine.publishing import Publisher, receipt_or_raise
 from catga.errors import (
     CatgaError,
@@ -18,6 +19,7 @@ from catga.errors import (
     ConfigurationError,
     DecodeError,
     NoResponders,
+    PayloadTooLarge,
     RemoteError,
     RequestTimeout,
     TransportError,
@@ -28,7 +30,16 @@ from catga.ground.tasks import TaskOwner, first_of
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, parse_subject
-from catga.spi import Codec, Delivery, Outgoing, Receipt, Source, Subscription, Transport
+from catga.spi import (
+    Codec,
+    Completion,
+    Delivery,
+    Outgoing,
+    Receipt,
+    Source,
+    Subscription,
+    Transport,
+)
 
 __all__ = ["Requester", "Responder"]
 
@@ -39,6 +50,8 @@ _POLL = 5.0
 _PAUSE = 0.5
 _BATCH = 1000
 _ERROR_LIMIT = 2000
+_RECORD_ROOM = 1024
+"""Bytes that a broker's headers around a kept response may take."""
 
 
 @attrs.frozen
@@ -52,11 +65,19 @@ class _RemoteFailure:
 class Responder:
     """Sends what a request's handler returned, or how it failed, to whoever asked."""
 
-    def __init__(self, publisher: Publisher, codec: Codec, clock: Clock, service: str) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        codec: Codec,
+        clock: Clock,
+        service: str,
+        limit: Callable[[], int | None],
+    ) -> None:
         self._publisher = publisher
         self._codec = codec
         self._clock = clock
         self._service = service
+        self._limit = limit
 
     def respond(
         self, wire: WireType, request: Envelope, response: Any, error: BaseException | None
@@ -81,6 +102,29 @@ class Responder:
             self._outgoing(subject, request, _RESPONSE, data),
             otherwise=lambda refused: self._failure(subject, request, refused),
         )
+
+    def answer(self, wire: WireType, request: Envelope, response: Any) -> Outgoing | None:
+        """Return the response as it will be sent, to be kept before that.
+
+        What cannot be written, or is too large to be kept, is told instead of the response.
+        """
+        subject = _reply_subject(request)
+        if subject is None:
+            _log.warning("the request %s carries no usable reply address", request.id)
+            return None
+        try:
+            data = wire.encode_response(response)
+        except CatgaError as failure:
+            return self._failure(subject, request, failure)
+        outgoing, limit = self._outgoing(subject, request, _RESPONSE, data), self._limit()
+        if limit is not None and len(outgoing.body) + _RECORD_ROOM > limit:
+            refused = PayloadTooLarge(len(outgoing.body) + _RECORD_ROOM, limit)
+            return self._failure(subject, request, refused)
+        return outgoing
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Hand a response over that is kept by now."""
+        self._publisher.post(outgoing)
 
     def _failure(self, subject: Subject, request: Envelope, error: BaseException) -> Outgoing:
         failure = _RemoteFailure(type(error).__name__, str(error)[:_ERROR_LIMIT])
@@ -129,6 +173,7 @@ class Requester:
         self._instance = instance
         self._tokens = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._kept = KeptResponses(transport, clock, tasks, self._read)
         self._subscription: Subscription | None = None
         self._starting = asyncio.Lock()
         self._closed = False
@@ -164,12 +209,16 @@ class Requester:
         try:
             outgoing = await make(Subject(self._namespace, Kind.REPLY, token, self._instance))
             receipt = receipt_or_raise(await publisher.publish(outgoing))
+            if outgoing.qos is QualityOfService.EXACTLY_ONCE:
+                key = _key_of(outgoing)
+                self._kept.look_for(key, response, seconds, repeated=receipt.duplicate)
             if not await first_of(response, expired):
                 raise RequestTimeout(_timeout_words(outgoing, receipt, seconds))
             return response.result()
         finally:
             timer.cancel()
             self._waiting.pop(token, None)
+            self._kept.forget(response)
             if not response.cancel() and not response.cancelled():
                 response.exception()  # looked at, also when publishing itself failed
 
@@ -201,8 +250,19 @@ class Requester:
         if delivery.no_responders:
             future.set_exception(NoResponders("nobody listens for this request"))
             return
+        self._read(future, delivery.body, delivery.headers)
+
+    def _read(
+        self,
+        future: asyncio.Future[bytes],
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Answer who waits with a response as it was sent, or as it was kept."""
+        if future.done():
+            return
         try:
-            envelope = read_envelope(delivery.body, delivery.headers)
+            envelope = read_envelope(body, headers)
             if envelope.type == _ERROR:
                 failure = self._codec.decode(envelope.data, _RemoteFailure)
                 future.set_exception(RemoteError(failure.error, failure.message))
@@ -214,11 +274,17 @@ class Requester:
             future.set_exception(error)
 
 
+def _key_of(request: Outgoing) -> Completion:
+    """Return the record under which the group that answers keeps its response."""
+    subject = request.subject
+    return Completion(subject.namespace, subject.group, subject.type, request.message_id)
+
+
 def _timeout_words(outgoing: Outgoing, receipt: Receipt, seconds: float) -> str:
     subject = outgoing.subject
     words = f"{subject.group!r} did not answer {subject.type} within {seconds:g} s"
     if outgoing.qos is QualityOfService.AT_MOST_ONCE:
         return words
     if receipt.duplicate:
-        return f"{words}; this request had been stored before: its response went to who asked first"
+        return f"{words}; this request had been stored before, and no response to it is kept yet"
     return f"{words}; the outcome is unknown: the request is stored and may still be handled"

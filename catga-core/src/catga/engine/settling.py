@@ -18,12 +18,13 @@ from catga.spi import (
     Ack,
     Capabilities,
     Capability,
-    Completion,
+    Commit,
     Done,
     InboxStore,
     Lost,
     Nack,
     Receipt,
+    Record,
     Reject,
     Rejected,
     Settle,
@@ -47,8 +48,8 @@ class Decision:
 
     work: Work
     outcome: Settlement
-    completion: Completion | None = None
-    """To be recorded before (or with) the acknowledgement."""
+    record: Record | None = None
+    """To be written before (or with) the acknowledgement."""
     dead_letter: DeadLetter | None = None
     """To be parked before the rejection."""
 
@@ -117,8 +118,8 @@ class Settler:
 
     async def _carry_out(self, batch: list[Decision]) -> None:
         parking = [decision for decision in batch if decision.dead_letter is not None]
-        completing = [decision for decision in batch if decision.completion is not None]
-        plain = [d for d in batch if d.dead_letter is None and d.completion is None]
+        completing = [decision for decision in batch if decision.record is not None]
+        plain = [d for d in batch if d.dead_letter is None and d.record is None]
         if parking and self._parks:
             plain += await self._park(parking)
         elif parking:
@@ -179,7 +180,7 @@ class Settler:
         inbox = self._inbox
 
         async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
-            return await inbox.record([d.completion for d in part if d.completion is not None])
+            return await inbox.record([d.record for d in part if d.record is not None])
 
         recorded = await self._persist(batch, attempt)
         return [
@@ -191,8 +192,8 @@ class Settler:
         """Record and acknowledge in one step, where the transport can."""
 
         async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
-            pairs = [(d.work.delivery, d.completion) for d in part if d.completion is not None]
-            return await self._feed.subscription.commit(pairs)
+            commits = [Commit(d.work.delivery, d.record) for d in part if d.record is not None]
+            return await self._feed.subscription.commit(commits)
 
         for decision, result in zip(batch, await self._persist(batch, attempt), strict=True):
             self._off_hands(decision, result)

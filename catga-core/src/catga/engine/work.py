@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from catga.engine.context import Context
 from catga.model.envelope import Envelope
-from catga.spi import Delivery, Source, Subscription
+from catga.spi import Delivery, Outgoing, Source, Subscription
 
 if TYPE_CHECKING:
     from catga.engine.settling import Settler
@@ -44,6 +44,7 @@ class Work:
         "envelope",
         "feed",
         "message",
+        "reply",
         "response",
         "state",
         "stop",
@@ -57,6 +58,8 @@ class Work:
         self.message: Any = None
         self.context: Context | None = None
         self.response: Any = None
+        self.reply: Outgoing | None = None
+        """What is sent to the requester once it is recorded (QoS 2)."""
         self.state = State.QUEUED
         self.stop: Stop | None = None
         self.task: asyncio.Task[Any] | None = None

@@ -28,7 +28,7 @@ from catga.spi.deadletters import DeadLetterStore, StoredLetter
 from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.descriptors import SPI_VERSION, CommandDescriptor, TransportDescriptor
 from catga.spi.discovery import NodeStore, Sighting, Snapshot
-from catga.spi.inbox import Completion, InboxStore
+from catga.spi.inbox import Commit, Completion, InboxStore, Record
 from catga.spi.middleware import Instrument, Middleware
 from catga.spi.transport import (
     LEASE_MARGIN,
@@ -55,6 +55,7 @@ __all__ = [
     "Clock",
     "Codec",
     "CommandDescriptor",
+    "Commit",
     "Completion",
     "DeadLetterStore",
     "Delivery",
@@ -77,6 +78,7 @@ __all__ = [
     "PublishResult",
     "QualityOfService",
     "Receipt",
+    "Record",
     "Reject",
     "Rejected",
     "Runtime",

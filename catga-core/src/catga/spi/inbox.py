@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import attrs
 
 from catga.model.outcome import SettleResult
+from catga.spi.delivery import Delivery
 
-__all__ = ["Completion", "InboxStore"]
+__all__ = ["Commit", "Completion", "InboxStore", "Record"]
 
 
 @attrs.frozen
@@ -20,6 +21,24 @@ class Completion:
     group: str
     type: str
     message_id: str
+
+
+@attrs.frozen
+class Record:
+    """A completion, and what is kept with it."""
+
+    key: Completion
+    response: bytes | None = attrs.field(default=None, repr=False)
+    """What a request was answered with; never empty."""
+
+
+@attrs.frozen
+class Commit:
+    """What is written in one step when a handler has succeeded."""
+
+    delivery: Delivery
+    """To be acknowledged."""
+    record: Record
 
 
 class InboxStore(ABC):
@@ -33,5 +52,13 @@ class InboxStore(ABC):
         """Say for each key whether it is recorded. Raises `TransportError` when it cannot tell."""
 
     @abstractmethod
-    async def record(self, keys: Sequence[Completion]) -> list[SettleResult]:
-        """Record each key: `Done` (new or there before), or `Unknown`. One round trip or few."""
+    async def responses(self, keys: Sequence[Completion]) -> list[bytes | None]:
+        """Return the response kept with each record, None where there is no record or it has none.
+
+        Raises `TransportError` when it cannot tell.
+        """
+
+    @abstractmethod
+    async def record(self, records: Sequence[Record]) -> list[SettleResult]:
+        """Write each: `Done` (new, or there before and then unchanged), or `Unknown`. One round
+        trip or few."""

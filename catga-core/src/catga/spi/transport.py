@@ -27,7 +27,7 @@ from catga.model.subject import Subject
 from catga.spi.deadletters import DeadLetterStore
 from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.discovery import NodeStore
-from catga.spi.inbox import Completion, InboxStore
+from catga.spi.inbox import Commit, InboxStore
 
 __all__ = [
     "LEASE_MARGIN",
@@ -187,11 +187,11 @@ class Subscription(ABC):
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
         """Renew the lease of each for another `Source.lease` seconds; `Lost` when it is gone."""
 
-    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
-        """Record each completion and acknowledge its delivery in one step.
+    async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
+        """Write each record and acknowledge its delivery in one step.
 
-        Needs `Capability.COMMIT`. `Done` also when the record was there before; `Lost` when the
-        delivery is another consumer's by now and there is no record.
+        Needs `Capability.COMMIT`. `Done` also when the record was there before, which then stays
+        as it is; `Lost` when the delivery is another consumer's by now and there is no record.
         """
         del batch
         raise CapabilityError("this transport has no one-step commit")

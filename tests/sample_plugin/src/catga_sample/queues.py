@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from catga import spi
 from catga.spi import Completion, Done, Kind, Lost, Outgoing, Receipt, Source, Start, Subject
 
 FOREVER = math.inf
@@ -146,27 +147,29 @@ def settle(
     return Done() if changed.rowcount else Lost()
 
 
-def complete(db: Db, token: Token, key: Completion, now: float, ttl: float) -> Done | Lost:
+def complete(db: Db, what: spi.Commit, now: float, ttl: float) -> Done | Lost:
     """Record and acknowledge. What is recorded already is done, whoever holds it by now."""
+    token = what.delivery.token
     if isinstance(settle(db, token, now), Done):
-        return record(db, key, now + ttl)
-    if not is_recorded(db, key, now):
+        return record(db, what.record, now, ttl)
+    if find(db, what.record.key, now) is None:
         return Lost()
     db.execute("DELETE FROM work WHERE queue = ? AND sequence = ?", token[:2])
     return Done()
 
 
-def record(db: Db, key: Completion, until: float) -> Done:
-    """Note that this group completed this message."""
-    values = (*attrs.astuple(key), until)
-    db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)", values)
+def record(db: Db, what: spi.Record, now: float, ttl: float) -> Done:
+    """Note that this group completed this message, unless that is noted already."""
+    if find(db, what.key, now) is None:
+        values = (*attrs.astuple(what.key), now + ttl, what.response)
+        db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)", values)
     return Done()
 
 
-def is_recorded(db: Db, key: Completion, now: float) -> bool:
-    """Say whether that was noted, within D."""
-    sql = "SELECT 1 FROM record WHERE (namespace, party, type, id) = (?, ?, ?, ?) AND until > ?"
-    return db.execute(sql, (*attrs.astuple(key), now)).fetchone() is not None
+def find(db: Db, key: Completion, now: float) -> Any:
+    """Return the row of what was noted within D, if it was: with the response."""
+    sql = "SELECT response FROM record WHERE (namespace, party, type, id) = (?, ?, ?, ?)"
+    return db.execute(f"{sql} AND until > ?", (*attrs.astuple(key), now)).fetchone()
 
 
 def keep_house(db: Db, bus: str, until: float, now: float) -> None:

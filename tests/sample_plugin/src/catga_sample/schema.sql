@@ -32,6 +32,6 @@ CREATE INDEX work_owner ON work (owner) WHERE owner <> '';
 
 -- What groups completed, kept until then (D).
 CREATE TABLE record (
-  namespace TEXT, party TEXT, type TEXT, id TEXT, until REAL,
+  namespace TEXT, party TEXT, type TEXT, id TEXT, until REAL, response BLOB,
   PRIMARY KEY (namespace, party, type, id)
 ) WITHOUT ROWID

@@ -20,7 +20,6 @@ E = TypeVar("E")
 T = TypeVar("T")
 One: TypeAlias = Callable[[Connection, E, float], T]
 """What is done in a transaction with one entry of a batch, at a time."""
-Pair: TypeAlias = tuple[spi.Delivery, spi.Completion]
 Results: TypeAlias = list[spi.SettleResult]
 _ALIVE = 30.0  # seconds after which a listener that was not prolonged counts as dead
 
@@ -122,10 +121,13 @@ class SampleTransport(spi.Transport, spi.InboxStore):
         return reader
 
     async def completed(self, keys: Sequence[spi.Completion]) -> list[bool]:
-        return await self.each(keys, queues.is_recorded)
+        return [row is not None for row in await self.each(keys, queues.find)]
 
-    async def record(self, keys: Sequence[spi.Completion]) -> Results:
-        return await self.settle(keys, lambda db, key, now: queues.record(db, key, now + self.ttl))
+    async def responses(self, keys: Sequence[spi.Completion]) -> list[bytes | None]:
+        return [row and row[0] for row in await self.each(keys, queues.find)]
+
+    async def record(self, records: Sequence[spi.Record]) -> Results:
+        return await self.settle(records, lambda db, e, now: queues.record(db, e, now, self.ttl))
 
     async def settle(self, batch: Sequence[E], one: One[E, spi.SettleResult]) -> Results:
         """As `each`; when the file does not answer, nobody knows."""
@@ -215,9 +217,9 @@ class SampleSubscription(spi.Subscription):
                 delivery.lease_until = until
         return results
 
-    async def commit(self, batch: Sequence[Pair]) -> Results:
-        def one(db: Connection, pair: Pair, now: float) -> spi.SettleResult:
-            return queues.complete(db, pair[0].token, pair[1], now, self._transport.ttl)
+    async def commit(self, batch: Sequence[spi.Commit]) -> Results:
+        def one(db: Connection, each: spi.Commit, now: float) -> spi.SettleResult:
+            return queues.complete(db, each, now, self._transport.ttl)
 
         return await self._change(batch, one)
 

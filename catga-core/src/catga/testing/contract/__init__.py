@@ -22,6 +22,7 @@ from catga.testing.contract.limits import LimitsContract
 from catga.testing.contract.poison import PoisonContract
 from catga.testing.contract.recovery import RecoveryContract
 from catga.testing.contract.replay import ReplayContract
+from catga.testing.contract.requests import RequestsContract
 from catga.testing.contract.settlement import SettlementContract
 from catga.testing.contract.watching import WatchingContract
 
@@ -44,6 +45,7 @@ __all__ = [
     "PoisonContract",
     "RecoveryContract",
     "ReplayContract",
+    "RequestsContract",
     "SettlementContract",
     "TransportContract",
     "WatchingContract",
@@ -67,6 +69,7 @@ class TransportContract(
     ReplayContract,
     CompletionContract,
     DerivedIdsContract,
+    RequestsContract,
     RecoveryContract,
     FaultsContract,
     DiscoveryContract,

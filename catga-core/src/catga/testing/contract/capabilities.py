@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from catga.errors import CapabilityError, NoResponders, RequestTimeout
 from catga.model.capability import QOS_CAPABILITY, Capability
-from catga.spi import Kind, Nack, Reject
+from catga.spi import Commit, Kind, Nack, Record, Reject
 from catga.testing.contract.messages import Asked, Charged, Ordered, Ticked, keep
 from catga.testing.harness import law
 from catga.testing.raising import raises
@@ -78,12 +78,12 @@ class CapabilitiesContract:
         member = await stage.member(transport, "Charge")
         await stage.store(transport, stage.out("Charge"))
         (delivery,) = await stage.receive(member, 1)
-        record = stage.completion("Charge", "m-1")
+        commit = Commit(delivery, Record(stage.completion("Charge", "m-1")))
         if Capability.COMMIT in transport.capabilities:
-            assert len(await stage.wait(member.commit([(delivery, record)]))) == 1
+            assert len(await stage.wait(member.commit([commit]))) == 1
             return
         with raises(CapabilityError):
-            await stage.wait(member.commit([(delivery, record)]))
+            await stage.wait(member.commit([commit]))
 
     @law(qos=1)
     async def test_waiting_until_handled_is_there_or_refused(self, stage: Stage) -> None:

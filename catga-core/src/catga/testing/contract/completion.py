@@ -7,7 +7,7 @@ import asyncio
 import attrs
 
 from catga.model.capability import Capability
-from catga.spi import Completion, Done, Kind, Lost
+from catga.spi import Commit, Completion, Done, Kind, Lost, Record
 from catga.testing.contract.messages import Charged, keep
 from catga.testing.harness import law
 from catga.testing.stage import Stage
@@ -27,18 +27,38 @@ class CompletionContract:
         keys = [stage.completion("Charge", message_id) for message_id in _IDS]
         assert await stage.wait(inbox.completed(keys)) == [False] * len(keys)
         odd = keys[1::2]
-        assert await stage.wait(inbox.record(odd)) == [Done()] * len(odd)
+        records = [Record(key) for key in odd]
+        assert await stage.wait(inbox.record(records)) == [Done()] * len(odd)
         assert await stage.wait(inbox.completed(keys)) == [key in odd for key in keys]
-        assert await stage.wait(inbox.record(odd)) == [Done()] * len(odd), "there before: done"
+        assert await stage.wait(inbox.record(records)) == [Done()] * len(odd), "there before: done"
         assert await inbox.completed([]) == []
         assert await inbox.record([]) == []
+
+    @law(qos=2)
+    async def test_a_response_is_kept_with_its_record_and_stays_as_it_is(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, sixth law: the response is kept with the record, byte for byte; who records the
+        same completion later changes nothing."""
+        inbox = await stage.inbox(await stage.transport(), "Charge")
+        keys = [stage.completion("Charge", message_id) for message_id in _IDS]
+        body = bytes(range(256)) * 64
+        assert await stage.wait(inbox.responses(keys)) == [None] * len(keys)
+        records = [Record(key, b"%d" % n + body) for n, key in enumerate(keys[1:])]
+        assert await stage.wait(inbox.record([*records, Record(keys[0])])) == [Done()] * len(keys)
+        again = [Record(key, b"other") for key in keys]
+        assert await stage.wait(inbox.record(again)) == [Done()] * len(keys)
+        kept = [None, *(record.response for record in records)]
+        assert await stage.wait(inbox.responses(keys)) == kept
+        assert await stage.wait(inbox.completed(keys)) == [True] * len(keys)
+        assert await inbox.responses([]) == []
 
     @law(qos=2)
     async def test_a_record_holds_for_one_group_and_one_type(self, stage: Stage) -> None:
         """QoS 2, second law: the record says that this group completed this id."""
         inbox = await stage.inbox(await stage.transport(), "Charge", "Refund")
         key = stage.completion("Charge", "m-1")
-        assert await stage.wait(inbox.record([key])) == [Done()]
+        assert await stage.wait(inbox.record([Record(key)])) == [Done()]
         others: list[Completion] = [
             attrs.evolve(key, group="audit"),
             attrs.evolve(key, type="Refund"),
@@ -52,7 +72,8 @@ class CompletionContract:
         not enough."""
         first, second = await stage.transport(), await stage.transport()
         key = stage.completion("Charge", "m-1")
-        assert await stage.wait((await stage.inbox(first, "Charge")).record([key])) == [Done()]
+        inbox = await stage.inbox(first, "Charge")
+        assert await stage.wait(inbox.record([Record(key)])) == [Done()]
         assert await stage.wait((await stage.inbox(second, "Charge")).completed([key])) == [True]
         await first.close()
         await second.close()
@@ -90,7 +111,7 @@ class CompletionContract:
         transport = await stage.transport()
         inbox = await stage.inbox(transport, "Charged")
         key = stage.completion("Charged", "m-1", "law")
-        assert await stage.wait(inbox.record([key])) == [Done()]
+        assert await stage.wait(inbox.record([Record(key)])) == [Done()]
         bus = stage.bus()
         heard = keep(bus, Charged)
         async with stage.running(bus):
@@ -111,12 +132,29 @@ class CompletionContract:
         await stage.store(transport, *(stage.out("Charge", b"%d" % n, qos=2) for n in range(20)))
         found = await stage.receive(member, 20)
         keys = [stage.completion("Charge", f"m-{place}") for place in range(20)]
-        done = await stage.wait(member.commit(list(zip(found, keys, strict=True))))
+        commits = [Commit(each, Record(key)) for each, key in zip(found, keys, strict=True)]
+        done = await stage.wait(member.commit(commits))
         assert done == [Done()] * 20
         assert await stage.wait(inbox.completed(keys)) == [True] * 20
         assert await member.commit([]) == []
         other = await stage.member(await stage.transport(), "Charge")
         await stage.nothing(other, 3)
+
+    @law(qos=2, needs=[Capability.COMMIT])
+    async def test_a_commit_keeps_the_response(self, stage: Stage) -> None:
+        """QoS 2, sixth law: written in the same step as record and acknowledgement."""
+        transport = await stage.transport()
+        inbox = await stage.inbox(transport, "Charge")
+        member = await stage.member(transport, "Charge")
+        await stage.store(transport, *(stage.out("Charge", b"%d" % n, qos=2) for n in range(2)))
+        found = await stage.receive(member, 2)
+        keys = [stage.completion("Charge", f"m-{place}") for place in range(2)]
+        commits = [
+            Commit(each, Record(key, response))
+            for each, key, response in zip(found, keys, (b"\x00\r\n1", None), strict=True)
+        ]
+        assert await stage.wait(member.commit(commits)) == [Done()] * 2
+        assert await stage.wait(inbox.responses(keys)) == [b"\x00\r\n1", None]
 
     @law(qos=2, needs=[Capability.COMMIT])
     async def test_a_commit_of_what_was_recorded_before_is_done(self, stage: Stage) -> None:
@@ -126,9 +164,9 @@ class CompletionContract:
         member = await stage.member(transport, "Charge")
         await stage.store(transport, stage.out("Charge", qos=2))
         key = stage.completion("Charge", "m-1")
-        await stage.wait(inbox.record([key]))
+        await stage.wait(inbox.record([Record(key)]))
         (delivery,) = await stage.receive(member, 1)
-        assert await stage.wait(member.commit([(delivery, key)])) == [Done()]
+        assert await stage.wait(member.commit([Commit(delivery, Record(key))])) == [Done()]
         other = await stage.member(await stage.transport(), "Charge")
         await stage.nothing(other, 3)
 
@@ -145,8 +183,8 @@ class CompletionContract:
         owner = await stage.member(await stage.transport(), "Charge")
         (taken,) = await stage.receive(owner, 1)
         key = stage.completion("Charge", "m-1")
-        assert await stage.wait(late.commit([(held, key)])) == [Lost()]
+        assert await stage.wait(late.commit([Commit(held, Record(key))])) == [Lost()]
         assert await stage.wait(inbox.completed([key])) == [False]
         assert await stage.wait(owner.extend([taken])) == [Done()], "it is still the owner's"
-        assert await stage.wait(owner.commit([(taken, key)])) == [Done()]
+        assert await stage.wait(owner.commit([Commit(taken, Record(key))])) == [Done()]
         assert await stage.wait(inbox.completed([key])) == [True]

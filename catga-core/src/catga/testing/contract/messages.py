@@ -12,7 +12,7 @@ from catga.engine.context import Context
 from catga.model.message import Event, Request
 from catga.model.qos import QualityOfService
 
-__all__ = ["Asked", "Charged", "Heard", "Noted", "Ordered", "Refunded", "Ticked", "keep"]
+__all__ = ["Asked", "Charged", "Heard", "Noted", "Ordered", "Paid", "Refunded", "Ticked", "keep"]
 
 
 @attrs.frozen
@@ -60,6 +60,14 @@ class Asked(Request[int]):
     """A question at most once."""
 
     qos = QualityOfService.AT_MOST_ONCE
+    number: int
+
+
+@attrs.frozen
+class Paid(Request[int]):
+    """A question exactly once."""
+
+    qos = QualityOfService.EXACTLY_ONCE
     number: int
 
 

@@ -9,6 +9,7 @@ from catga.spi import (
     Outgoing,
     PublishResult,
     Receipt,
+    Record,
     Rejected,
     Transport,
     Unknown,
@@ -33,7 +34,7 @@ class RecoveryContract:
         key = stage.completion("Charge", message.message_id)
         (first,) = await stage.store(transport, message)
         inbox = await stage.inbox(transport, "Charge")
-        assert await stage.wait(inbox.record([key])) == [Done()]
+        assert await stage.wait(inbox.record([Record(key)])) == [Done()]
         await transport.close()
         await _restart(stage)
         back = await stage.transport()
