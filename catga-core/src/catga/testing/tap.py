@@ -8,7 +8,7 @@ import attrs
 
 from catga.model.capability import Capabilities
 from catga.spi import (
-    Completion,
+    Commit,
     DeadLetterStore,
     Delivery,
     Done,
@@ -79,7 +79,7 @@ class TappedSubscription(Subscription):
         """Pass it on."""
         return await self._inner.extend(batch)
 
-    async def commit(self, batch: Sequence[tuple[Delivery, Completion]]) -> list[SettleResult]:
+    async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
         """Pass it on."""
         return await self._inner.commit(batch)
 
