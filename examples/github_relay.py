@@ -2,6 +2,7 @@
 
     python examples/github_relay.py                                  # in memory
     python examples/github_relay.py --broker nats --workers 3 --kill-one
+    python examples/github_relay.py --broker redis --workers 3 --restart-server
     python examples/github_relay.py --url redis://127.0.0.1:6379 --json
 
 Each GitHub event is a message type of its own with the quality of service it deserves. GitHub
@@ -48,6 +49,8 @@ CONCURRENT = 128
 """So many publishes wait for their receipts at the same time."""
 LEASE = 3.0
 """Short, so that what a killed worker held is taken over soon."""
+SETTINGS: Mapping[str, object] = {"lease": LEASE, "completion_ttl": "1h", "publish_deadline": "60s"}
+"""What differs from Catga's defaults; a publish outlasts the restart of a slow server."""
 
 
 def arguments() -> argparse.Namespace:
@@ -71,12 +74,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--kill-one", action="store_true", help="one worker ends itself by SIGKILL on the way"
     )
+    parser.add_argument(
+        "--restart-server",
+        action="store_true",
+        help="the server of --broker is killed (SIGKILL) on the way, and started again on its "
+        "data. QoS 0 may lose what is sent or under way while it is away, so that `ok` asks only "
+        "that nothing of it comes twice; QoS 1 and 2 must lose nothing, and QoS 2 may repeat at "
+        "most what was handled and could not be recorded before its lease had ended (at risk)",
+    )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     for hidden in ("--worker", "--folder", "--namespace", "--kill-at"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.kill_one and not options.broker and options.url.startswith("inmemory:"):
         parser.error("--kill-one kills a worker process, and in memory there is none")
+    if options.restart_server and not options.broker and options.worker is None:
+        parser.error("--restart-server kills a server of its own: add --broker")
     return options
 
 
@@ -97,14 +110,22 @@ class Relay:
     kill: bool
     folder: Path
     console: Console
+    server: ServerProcess | None = None
+    """To be killed on the way, and started again."""
     namespace: str = attrs.field(factory=lambda: f"relay-{secrets.token_hex(4)}")
     duplicates: list[int] = attrs.field(factory=lambda: [0, 0, 0])
     processes: list[asyncio.subprocess.Process] = attrs.field(factory=list)
+    restarts: int = 0
 
     @property
     def in_memory(self) -> bool:
         """Whether the workers are tasks of this process."""
         return self.url.startswith("inmemory:")
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether anything dies on the way."""
+        return self.kill or self.server is not None
 
     @property
     def events(self) -> list[str]:
@@ -114,7 +135,7 @@ class Relay:
     @property
     def settings(self) -> Mapping[str, object]:
         """What differs from Catga's defaults."""
-        return {"lease": LEASE, "completion_ttl": "1h"}
+        return SETTINGS
 
     async def run(self) -> dict[int, QualityRow]:
         """Carry everything; return the figures."""
@@ -191,6 +212,8 @@ class Relay:
         again = [one for one in self.deliveries if quality_of(one.event) > 0]
         everything = (*self.deliveries, *again)  # GitHub, too, redelivers later
         bar = progress.add_task("publishing", total=len(everything))
+        # With enough before it and behind it for the server to have something to lose.
+        end = random.randint(len(everything) // 10, len(everything) * 9 // 10)
         bus = Bus(
             self.url,
             service="github",
@@ -198,21 +221,37 @@ class Relay:
             publishes=[event_type(event) for event in self.events],
             settings=self.settings,
         )
-        async with bus:
+        async with bus, asyncio.TaskGroup() as group:
             for start in range(0, len(everything), CONCURRENT):
                 part = everything[start : start + CONCURRENT]
-                receipts = await asyncio.gather(
-                    *(bus.publish(one.message(), message_id=one.id) for one in part)
-                )
-                for one, receipt in zip(part, receipts, strict=True):
-                    self.duplicates[quality_of(one.event)] += receipt.duplicate
+                if self.server is not None and start <= end < start + CONCURRENT:
+                    group.create_task(self._restart(self.server, end - start))
+                await asyncio.gather(*(self._publish_one(bus, one) for one in part))
                 progress.advance(bar, len(part))
+
+    async def _publish_one(self, bus: Bus, one: Delivery) -> None:
+        quality = quality_of(one.event)
+        try:
+            receipt = await bus.publish(one.message(), message_id=one.id)
+        except CatgaError:
+            if quality > 0 or self.server is None:
+                raise
+            return  # refused, and nobody will send it again: it counts as lost
+        self.duplicates[quality] += receipt.duplicate
+
+    async def _restart(self, server: ServerProcess, turns: int) -> None:
+        """Kill the server, some turns of the loop from now, and start it again on its data."""
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        self.restarts += 1
 
     # ---- waiting
 
     async def _wait(self, expected: Mapping[str, Expected], progress: Progress) -> None:
         """Wait until all that must be handled is, and then for what might come too much."""
-        wanted = {id_ for id_, one in expected.items() if one.quality > 0 or not self.kill}
+        wanted = {id_ for id_, one in expected.items() if one.quality > 0 or not self.disturbed}
         bar = progress.add_task("handling", total=len(expected))
         changed, lines = time.monotonic(), -1
         while True:
@@ -222,7 +261,7 @@ class Relay:
             if total != lines:
                 changed, lines = now, total
             complete = wanted <= books.completions.keys()
-            quiet = 2 * LEASE if self.kill else 0.5
+            quiet = 2 * LEASE if self.disturbed else 0.5
             if now - changed > (quiet if complete else STALLED):
                 return
             await asyncio.sleep(0.1)
@@ -254,8 +293,7 @@ def work(options: argparse.Namespace) -> None:
         kill = KillPoint(int(call), where)
     worker = Worker(folder, int(options.worker), kill)
     events = (folder / "events").read_text().split()
-    settings: Mapping[str, object] = {"lease": LEASE, "completion_ttl": "1h"}
-    run_as_process(lambda stop: worker.run(options.url, options.namespace, settings, events, stop))
+    run_as_process(lambda stop: worker.run(options.url, options.namespace, SETTINGS, events, stop))
 
 
 def private_server(options: argparse.Namespace) -> ServerProcess:
@@ -274,8 +312,10 @@ def carry(options: argparse.Namespace, console: Console, stack: contextlib.ExitS
     folder = Path(tempfile.mkdtemp(prefix="catga-relay-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     url = options.url
+    server = None
     if options.broker:
-        url = stack.enter_context(private_server(options)).url
+        server = stack.enter_context(private_server(options))
+        url = server.url
     elif url == "inmemory://":
         url = "inmemory://relay"  # one broker for the publisher and all workers
     relay = Relay(
@@ -285,12 +325,12 @@ def carry(options: argparse.Namespace, console: Console, stack: contextlib.ExitS
         kill=options.kill_one,
         folder=folder,
         console=console,
+        server=server if options.restart_server else None,
     )
     rows = asyncio.run(relay.run())
     killed = len(list(folder.glob("worker-*.killed")))
-    ok = killed == int(options.kill_one) and all(
-        row.kept(quality, killed=options.kill_one) for quality, row in rows.items()
-    )
+    died = (killed, relay.restarts) == (options.kill_one, options.restart_server)
+    ok = died and all(row.kept(quality, disturbed=relay.disturbed) for quality, row in rows.items())
     shown = parse_url(url)[0].shown  # never with user and password
     show(console, shown, rows, ok=ok)
     if options.json:

@@ -27,7 +27,9 @@ class Books:
     completions: Counter[str] = attrs.field(factory=Counter)
     altered: set[str] = attrs.field(factory=set)
     ages_us: dict[str, int] = attrs.field(factory=dict)
-    at_risk: tuple[int, int, int] = (0, 0, 0)
+    at_risk: list[int] = attrs.field(factory=lambda: [0, 0, 0])
+    """By quality: what was in a killed worker's hands, and what was handled and could not be
+    acknowledged because the server was away."""
     killed: int = 0
 
 
@@ -45,15 +47,20 @@ class QualityRow:
     p50_ms: float | None
     p99_ms: float | None
 
-    def kept(self, quality: int, *, killed: bool) -> bool:
-        """Say whether the promise of this quality was kept."""
+    def kept(self, quality: int, *, disturbed: bool) -> bool:
+        """Say whether the promise of this quality was kept.
+
+        `disturbed`: a worker or the server was killed. What QoS 0 had under way is lost then, and
+        that is allowed; what comes twice is not. QoS 2 may repeat what was at risk: handled, and
+        its completion not recorded when the worker or the server died.
+        """
         if self.altered:
             return False
         if quality == 0:
-            return self.repeated == 0 and (killed or self.lost == 0)
+            return self.repeated == 0 and (disturbed or self.lost == 0)
         if quality == 1:
             return self.lost == 0
-        return self.lost == 0 and self.repeated <= (self.at_risk if killed else 0)
+        return self.lost == 0 and self.repeated <= (self.at_risk if disturbed else 0)
 
 
 def read_books(folder: Path, expected: Mapping[str, Expected]) -> Books:
@@ -70,9 +77,12 @@ def read_books(folder: Path, expected: Mapping[str, Expected]) -> Books:
             if id_ not in expected or expected[id_].digest != digest:
                 books.altered.add(id_)
     for mark in folder.glob("worker-*.killed"):
-        zero, one, two = map(int, mark.read_text().split())
-        books.at_risk = (zero, one, two)
+        for quality, count in enumerate(map(int, mark.read_text().split())):
+            books.at_risk[quality] += count
         books.killed += 1
+    for risks in folder.glob("worker-*.risks"):
+        for line in risks.read_text().splitlines():
+            books.at_risk[int(line.split()[1])] += 1
     return books
 
 

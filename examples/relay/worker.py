@@ -32,19 +32,34 @@ class KillPoint:
 
 
 class InFlight(Instrument):
-    """Which handled deliveries are not yet off this worker's hands, by quality."""
+    """Which handled deliveries are not yet off this worker's hands, by quality.
 
-    def __init__(self) -> None:
+    What was handled and then could not be acknowledged stands in the file `risks`: it will come
+    again, and at QoS 2 be handled again if its completion could not be recorded either.
+    """
+
+    def __init__(self, risks: Path) -> None:
         self.contexts: set[Context] = set()
+        self._handled: set[Context] = set()
+        self._risks = risks
 
     def started(self, context: Any) -> None:
         """A handler begins."""
         self.contexts.add(context)
 
+    def finished(self, context: Any, error: BaseException | None) -> None:
+        """A handler has ended."""
+        if error is None:
+            self._handled.add(context)
+
     def settled(self, context: Any, outcome: str) -> None:
         """Its delivery is acknowledged, given back or lost."""
-        del outcome
         self.contexts.discard(context)
+        if context in self._handled:
+            self._handled.discard(context)
+            if outcome != "ack":
+                with self._risks.open("a") as risks:
+                    risks.write(f"{context.message_id} {int(context.qos)}\n")
 
     def by_quality(self) -> Counter[int]:
         """Count them."""
@@ -59,7 +74,7 @@ class Worker:
         self._index = index
         self._kill = kill
         self._calls = 0
-        self._in_flight = InFlight()
+        self._in_flight = InFlight(folder / f"worker-{index}.risks")
         self._journal = os.open(
             folder / f"worker-{index}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
         )
