@@ -60,7 +60,7 @@ class Terminal:
         self._shown += os.read(self._screen, 65_536).decode(errors="replace")
         self._more.set()
 
-    async def shows(self, words: str, seconds: float = 20.0) -> None:
+    async def shows(self, words: str, seconds: float = 40.0) -> None:
         """Return once it has shown these words, after those that were waited for before."""
         try:
             async with asyncio.timeout(seconds):
@@ -74,7 +74,7 @@ class Terminal:
     async def end(self) -> int:
         """Press Ctrl-C; return the exit status."""
         self._process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self._process.wait()
 
     async def __aexit__(self, *details: object) -> None:
