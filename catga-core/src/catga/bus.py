@@ -360,10 +360,18 @@ class Bus(Router):
         return await self.transport.health()
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """Return what became of deliveries so far, by `group/type`: handled, failed, ack, nack,
-        dead-letter, poison, lost, expired, unknown."""
+        """Return what became of deliveries so far, by `group/type`.
+
+        The books balance at every moment: `received` = `ack` + `nack` (it comes again) +
+        `dead-letter` + `lost` (its lease: another has it) + `unknown` (the settlement may have
+        taken effect; else it comes again) + `dropped` (QoS 0: not handled) + `in-hand`.
+
+        Beside them stand the reasons: `handled` and `failed` are calls of the handler that
+        returned and raised; `poison` could not be read; of `expired` the requester had given up.
+        A count that is 0 may be missing.
+        """
         consumers = self._session.consumers if self._session else ()
-        return {consumer.name: dict(consumer.counts) for consumer in consumers}
+        return {consumer.name: consumer.books() for consumer in consumers}
 
 
 def _described(node: Node | bool, service: str) -> Node | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from catga.codecs import read_envelope
 from catga.engine.context import Context
@@ -23,7 +23,7 @@ from catga.errors import (
     TransportError,
     UnknownTypeError,
 )
-from catga.ground.tasks import wait_all
+from catga.ground.deadline import Deadline
 from catga.model.outcome import Drained
 from catga.model.qos import QualityOfService
 from catga.spi import (
@@ -40,6 +40,10 @@ __all__ = ["Consumer"]
 
 _POLL = 5.0
 _PAUSE = 0.5
+_LAST_STEPS = 2.0
+"""Seconds of a drain, or a third of it, that are kept for giving back what did not finish."""
+_CLOSING = 1.0
+"""Seconds that subscriptions may take to close when a drain has no time left."""
 
 
 class Consumer:
@@ -55,7 +59,7 @@ class Consumer:
         self._settlers: list[asyncio.Task[None]] = []
         self.name = f"{handler.group or 'broadcast'}/{handler.wire.name}"
         self._pool = Pool(handler.concurrency, self._handle, services.tasks, f"worker {self.name}")
-        self._outcomes = Outcomes(handler, services, self.counts, self.name, self._pool.put)
+        self._outcomes = Outcomes(handler, services, self.counts, self.name, self._queue)
 
     async def start(self, sources: Sequence[Source]) -> None:
         """Open the subscriptions; returns once the broker has confirmed them all."""
@@ -89,6 +93,10 @@ class Consumer:
             on_settled=self._outcomes.off_hands,
         )
         self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
+
+    def books(self) -> Mapping[str, int]:
+        """Return what became of the deliveries so far, and how many are in hand."""
+        return {**self.counts, "in-hand": sum(len(feed.works) for feed in self._feeds)}
 
     # ---- receiving
 
@@ -132,8 +140,10 @@ class Consumer:
         """Read the envelopes, sort out poison and what was completed before, queue the rest."""
         ready: list[Work] = []
         once: list[Work] = []
+        now = self._s.clock.monotonic()
+        self.counts["received"] += len(deliveries)
         for delivery in deliveries:
-            work = Work(feed, delivery)
+            work = Work(feed, delivery, now)
             feed.works.add(work)
             try:
                 self._open(work)
@@ -149,6 +159,11 @@ class Consumer:
                 self._outcomes.decide(work, Ack())
             for work in unclear:
                 self._outcomes.decide(work, Nack(_PAUSE))
+        self._queue(ready)
+
+    def _queue(self, works: Iterable[Work]) -> None:
+        """Queue what is to be run; a message that seems to end whoever runs it is not."""
+        ready = [work for work in works if not self._outcomes.worn_out(work)]
         if ready:
             self._pool.put(ready)
 
@@ -194,7 +209,12 @@ class Consumer:
     # ---- time
 
     def sweep(self, now: float) -> None:
-        """Stop handlers that are out of time or lease; renew the leases of what is in hand."""
+        """Stop handlers that are out of time or lease; renew the leases of what is in hand.
+
+        A lease that was renewed up to its limit is left to end: whoever has the message then has
+        had it for long enough.
+        """
+        begun = now - self._s.lease_limit
         for feed in self._feeds:
             third = feed.subscription.lease / 3
             late = []
@@ -204,7 +224,7 @@ class Consumer:
                 left = work.delivery.lease_until - now
                 if left <= 0:  # by our own clock: no broker would stop us
                     self._lost(work)
-                elif left < 2 * third:
+                elif left < 2 * third and work.since > begun:
                     late.append(work)
             if late and not feed.extending and feed.settler is not None:
                 feed.extending = True
@@ -234,27 +254,60 @@ class Consumer:
             feed.leave()
 
     async def drain(self, timeout: float) -> Drained:
-        """Finish what is in hand within `timeout` seconds, give back the rest, settle it all."""
-        before = self.counts["handled"] + self.counts["failed"]
-        await asyncio.gather(*(feed.stop() for feed in self._feeds))
-        await wait_all(self._receivers, timeout)
-        returned = 0
-        for feed in self._feeds:
-            for work in [work for work in feed.works if work.state is State.QUEUED]:
-                if feed.settler is not None:
-                    self._outcomes.decide(work, Nack(0.0))
-                    returned += 1
-        await self._pool.join(self._s.clock, timeout)
-        running = [w for feed in self._feeds for w in feed.works if w.state is State.RUNNING]
-        for work in running:
-            work.cancel(Stop.DRAIN)
-        if running:
-            await self._pool.join(self._s.clock, 1.0)
+        """Finish what is in hand and give back the rest, all of it within `timeout` seconds."""
+        clock, spawn = self._s.clock, self._s.tasks.spawn
+        # What is not finished must still be stopped, then given back: time is kept for both.
+        reserve = min(_LAST_STEPS, timeout / 3)
+        handling = Deadline(clock, timeout - reserve)
+        stopping = Deadline(clock, timeout - reserve / 2)
+        deadline = Deadline(clock, timeout)
+        before = self._finished()
+        stops = [spawn(feed.stop(), f"drain {self.name}") for feed in self._feeds]
+        await handling.wait(stops)
+        returned = self._give_back()
+        await handling.wait(self._receivers)
+        returned += self._give_back()
+        await self._pool.join(clock, handling.left)
+        stopped = self._stop_the_rest()
+        if stopped:
+            await self._pool.join(clock, stopping.left)
         for feed in self._feeds:
             if feed.settler is not None:
                 feed.settler.close()
-        await wait_all(self._settlers, timeout)
-        for feed in self._feeds:
-            await feed.subscription.close()
-        after = self.counts["handled"] + self.counts["failed"]
-        return Drained(after - before - len(running), returned, len(running))
+        await deadline.wait(self._settlers)
+        closing = [spawn(each.subscription.close(), f"close {self.name}") for each in self._feeds]
+        await Deadline(clock, max(deadline.left, _CLOSING)).wait(closing)
+        return self._report(self._finished() - before, returned, stopped)
+
+    def _finished(self) -> int:
+        return self.counts["handled"] + self.counts["failed"]
+
+    def _give_back(self) -> list[Work]:
+        """Give back what is stored and no handler has begun: others can have it at once."""
+        waiting = self._in_state(State.QUEUED)
+        back = [work for work in waiting if work.feed.settler is not None]
+        for work in back:
+            self._outcomes.decide(work, Nack(0.0))
+        return back
+
+    def _stop_the_rest(self) -> list[Work]:
+        """Stop what still runs; what only waits now is QoS 0, and nobody else could have it."""
+        running = self._in_state(State.RUNNING)
+        for work in running:
+            work.cancel(Stop.DRAIN)
+        waiting = self._in_state(State.QUEUED)
+        for work in waiting:
+            self._outcomes.off_hands(work, "dropped")
+        return running + waiting
+
+    def _in_state(self, state: State) -> list[Work]:
+        return [work for feed in self._feeds for work in feed.works if work.state is state]
+
+    @staticmethod
+    def _report(finished: int, returned: list[Work], stopped: list[Work]) -> Drained:
+        """Tell by what became of each, not by what was meant to."""
+        back = sum(work.ended in {"nack", "lost"} for work in returned)
+        given_up = [work for work in stopped if work.ended != "ack"]
+        # A handler that was stopped and ended has been counted as one that finished.
+        ended = sum(work.task is not None and work.state is not State.RUNNING for work in given_up)
+        return Drained(finished - ended, back, len(returned) - back + len(given_up))

@@ -12,7 +12,7 @@ from catga.engine.once import Once
 from catga.engine.services import Services
 from catga.engine.settling import Decision
 from catga.engine.work import State, Stop, Work
-from catga.errors import CodecError
+from catga.errors import CodecError, LeaseLost
 from catga.model.qos import QualityOfService
 from catga.policy import Park
 from catga.spi import Ack, Nack, Outgoing, Record, Reject
@@ -55,7 +55,7 @@ class Outcomes:
             )
         if work.feed.settler is None:
             self._respond(work, error)
-            self.off_hands(work, "ack" if error is None else "failed")
+            self.off_hands(work, "ack" if error is None else "dropped")
         elif work.stop is Stop.LEASE_LOST:
             self.off_hands(work, "lost")
         elif error is None:
@@ -67,6 +67,8 @@ class Outcomes:
             else:
                 self._respond(work, None)
             self.decide(work, Ack(), record)
+        elif work.stop is Stop.DRAIN:
+            self.decide(work, Nack(0.0))  # it has not failed: another may have it at once
         else:
             verdict = self._handler.retries.after(
                 work.delivery.attempt, error, self._services.random
@@ -81,20 +83,33 @@ class Outcomes:
         deadline = work.envelope.deadline if work.envelope is not None else None
         if deadline is None or deadline > self._services.clock.now():
             return False
+        self._counts["expired"] += 1
         if work.feed.settler is None:
-            self.off_hands(work, "expired")
+            self.off_hands(work, "dropped")
         else:
-            self._counts["expired"] += 1
             self.park(work, "the requester's deadline had passed", None)
+        return True
+
+    def worn_out(self, work: Work) -> bool:
+        """Say whether it has come too often to be run once more; if so it is dealt with."""
+        attempt = work.delivery.attempt
+        if work.feed.settler is None or not self._handler.retries.worn_out(attempt):
+            return False
+        words = (
+            f"it has come {attempt} times, and the last ones ended without a word: its handler may "
+            "end the process it runs in"
+        )
+        _log.error("%s %s: %s", self._name, work.delivery.sequence, words)
+        self.park(work, "attempts exhausted", LeaseLost(words))
         return True
 
     def poison(self, work: Work, error: CodecError) -> None:
         """Give up at once on what cannot be read: no further attempt would read it."""
         _log.error("%s: undecodable message %s: %s", self._name, work.delivery.sequence, error)
+        self._counts["poison"] += 1
         if work.feed.settler is None:
-            self.off_hands(work, "poison")
+            self.off_hands(work, "dropped")
         else:
-            self._counts["poison"] += 1
             self.park(work, "poison", error)
 
     def park(self, work: Work, cause: str, error: BaseException | None) -> None:
@@ -123,6 +138,7 @@ class Outcomes:
     def off_hands(self, work: Work, word: str) -> None:
         """Account for one delivery that is settled, lost or dropped."""
         self._counts[word] += 1
+        work.ended = word
         work.feed.release(work)
         context = work.context
         if context is not None and self._services.signals.settled is not None:

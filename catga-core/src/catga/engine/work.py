@@ -41,17 +41,19 @@ class Work:
         "context",
         "deadline",
         "delivery",
+        "ended",
         "envelope",
         "feed",
         "message",
         "reply",
         "response",
+        "since",
         "state",
         "stop",
         "task",
     )
 
-    def __init__(self, feed: Feed, delivery: Delivery) -> None:
+    def __init__(self, feed: Feed, delivery: Delivery, now: float) -> None:
         self.feed = feed
         self.delivery = delivery
         self.envelope: Envelope | None = None
@@ -64,6 +66,10 @@ class Work:
         self.stop: Stop | None = None
         self.task: asyncio.Task[Any] | None = None
         self.deadline = float("inf")
+        self.since = now
+        """When it came."""
+        self.ended = ""
+        """What became of it, once it is off our hands."""
 
     def cancel(self, why: Stop) -> None:
         """Cancel the handler if, and only if, it is running right now."""

@@ -104,8 +104,10 @@ SettleResult: TypeAlias = Done | Lost | Unknown
 class Drained:
     """What became of what was in hand when a bus stopped.
 
-    `handled` finished, `returned` were given back for others, `abandoned` were still running at
-    the deadline: their leases end by themselves.
+    `handled` finished, whether they succeeded or not. `returned` had not begun: others can have
+    them at once. `abandoned` were still running at the deadline: they were cancelled and given
+    back, and where that could not be done in time, their leases end by themselves; at QoS 0, which
+    gives nothing back, they are lost.
     """
 
     handled: int
