@@ -14,8 +14,10 @@ from catga.engine.settling import Decision
 from catga.engine.work import State, Stop, Work
 from catga.errors import CodecError, LeaseLost
 from catga.model.qos import QualityOfService
+from catga.model.retry import Reject, Retry
 from catga.policy import Park
-from catga.spi import Ack, Nack, Outgoing, Record, Reject
+from catga.spi import Ack, Nack, Outgoing, Record
+from catga.spi import Reject as Rejection
 
 __all__ = ["Outcomes"]
 
@@ -46,12 +48,14 @@ class Outcomes:
         context = work.context
         if error is not None:
             _log.warning(
-                "%s failed on %s %s, attempt %d",
+                "%s failed on %s %s, attempt %d: %r",
                 self._handler.name,
                 self._handler.wire.name,
                 work.delivery.sequence or "(live)",
                 work.delivery.attempt,
-                exc_info=error,
+                error,
+                # What a handler asks for in so many words needs no trace.
+                exc_info=None if isinstance(error, Retry | Reject) else error,
             )
         if work.feed.settler is None:
             self._respond(work, error)
@@ -127,7 +131,7 @@ class Outcomes:
         )
         work.response = error
         work.state = State.SETTLING
-        work.feed.settler.add(Decision(work, Reject(cause), dead_letter=letter))
+        work.feed.settler.add(Decision(work, Rejection(cause), dead_letter=letter))
 
     def decide(self, work: Work, outcome: Ack | Nack, record: Record | None = None) -> None:
         """Let the settler carry out a decision (there is none to carry out at QoS 0)."""

@@ -132,6 +132,45 @@ class LeaseContract:
                 await stage.pass_time(0.3)
         assert sorted(books[0].calls + books[1].calls) == [(number, 1) for number in range(5)]
 
+    @law(qos=1)
+    async def test_a_lease_has_a_limit_and_what_comes_after_it_has_no_effect(
+        self, stage: Stage
+    ) -> None:
+        """QoS 1, fifth and sixth law: renewed up to a bound; then the handler is stopped, and
+        another member has the message whatever the first one does about it."""
+        stopped, over = asyncio.Event(), asyncio.Event()
+
+        async def hold_on(_number: int, attempt: int) -> None:
+            if attempt > 1:
+                await over.wait()
+                return
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                stopped.set()  # and succeeds all the same
+
+        settings: dict[str, object] = {
+            "handler_timeout": None,
+            "lease_limit": stage.scaled(5.0),  # two leases and a half
+        }
+        buses = [stage.bus(settings=settings) for _ in range(2)]
+        books = [keep(bus, Ordered, hold_on) for bus in buses]
+
+        def told(word: str) -> int:
+            return sum(bus.counts()["law/Ordered"].get(word, 0) for bus in buses)
+
+        async with stage.running(*buses):
+            await buses[0].publish(Ordered(1))
+            await stage.until(lambda: books[0].calls + books[1].calls)
+            before = stage.clock.monotonic()
+            await stage.until(lambda: len(books[0].calls + books[1].calls) == 2)
+            assert stage.clock.monotonic() - before >= stage.scaled(4.5), "it was kept so long"
+            await stage.until(lambda: stopped.is_set() and told("lost") == 1)
+            assert told("ack") == 0, "who lost it has settled it"
+            over.set()
+            await stage.until(lambda: told("ack") == 1)
+        assert sorted(books[0].calls + books[1].calls) == [(1, 1), (1, 2)]
+
 
 async def _settle_first(*members: Subscription) -> None:
     """Acknowledge the first delivery that comes to any of these: each may be the one."""

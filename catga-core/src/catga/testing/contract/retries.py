@@ -1,0 +1,197 @@
+"""Trying again: by the rules of the application, never hot, and at nobody else's cost."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import attrs
+
+from catga.engine.context import Context
+from catga.model.message import Event
+from catga.model.qos import QualityOfService
+from catga.model.retry import Reject, Retry, RetryPolicy
+from catga.policy import CRASH_MARGIN
+from catga.spi import Done, Kind, Nack
+from catga.testing.contract.messages import Ordered, keep
+from catga.testing.harness import law
+from catga.testing.stage import Stage
+
+__all__ = ["RetriesContract"]
+
+_GRAIN = 1e-6
+"""Seconds that adding up may be off."""
+
+
+@attrs.frozen
+class Fragile(Event):
+    """At least once, and tried twice whatever the settings say."""
+
+    qos = QualityOfService.AT_LEAST_ONCE
+    retry = RetryPolicy(attempts=2)
+    number: int
+
+
+class RetriesContract:
+    """Laws of what follows a failed attempt."""
+
+    @law(qos=1)
+    async def test_a_failing_message_is_never_tried_hot(self, stage: Stage) -> None:
+        """QoS 1, fourth law: between two attempts lies a tenth of the longest backoff at the
+        least, also when the handler asks for none."""
+        times: dict[int, list[float]] = {0: [], 1: []}
+        base, cap = stage.scaled(0.5), stage.scaled(2.0)
+
+        async def fail(number: int, _attempt: int) -> None:
+            times[number].append(stage.clock.monotonic())
+            raise (RuntimeError("no"), Retry(after=0))[number]
+
+        bus = stage.bus(settings={"attempts": 5, "backoff_base": base, "backoff_cap": cap})
+        keep(bus, Ordered, fail)
+        async with stage.running(bus):
+            for number in times:
+                await bus.publish(Ordered(number))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("dead-letter", 0) >= 2)
+        assert [len(each) for each in times.values()] == [5, 5]
+        grown = [0.1 * min(cap, base * 2.0**attempt) for attempt in range(4)]
+        for number, leasts in ((0, grown), (1, [0.1 * base] * 4)):
+            waits = [after - before for before, after in pairwise(times[number])]
+            assert all(
+                waited >= least - _GRAIN for waited, least in zip(waits, leasts, strict=True)
+            ), f"{waits} are shorter than {leasts}"
+
+    @law(qos=1)
+    async def test_the_handler_speaks_before_the_type_and_that_before_the_settings(
+        self, stage: Stage
+    ) -> None:
+        """QoS 1, seventh law: the last attempt is what the application says it is, by handler, by
+        message type, and by the nearest class of the error."""
+        errors: list[type[Exception]] = [ValueError, IndexError, KeyError]
+
+        async def fail(number: int, _attempt: int) -> None:
+            raise errors[number]("no")
+
+        bus = stage.bus(settings={"attempts": 4})
+        by_error: dict[type[BaseException], RetryPolicy | None] = {
+            Exception: RetryPolicy(attempts=1),
+            LookupError: RetryPolicy(attempts=3),
+            KeyError: None,
+        }
+        heard = {
+            "settings": keep(bus, Ordered, fail, group="settings"),
+            "type": keep(bus, Fragile, fail, group="type"),
+            "handler": keep(
+                bus, Fragile, fail, group="handler", retry=RetryPolicy(by_error=by_error)
+            ),
+        }
+        async with stage.running(bus):
+            for number in range(3):
+                await bus.publish(Ordered(number))
+                await bus.publish(Fragile(number))
+            await stage.until(lambda: len(stage.tap.stored(Kind.DEAD)) >= 9)
+        tried = {name: [each.numbers.count(n) for n in range(3)] for name, each in heard.items()}
+        assert tried == {"settings": [4, 4, 4], "type": [2, 2, 2], "handler": [1, 3, 1]}
+        causes = {each["cause"] for each in _letters(stage, "handler")}
+        assert causes == {"attempts exhausted", "KeyError is never retried"}
+
+    @law(qos=1)
+    async def test_a_handler_may_ask_to_be_tried_later(self, stage: Stage) -> None:
+        """QoS 1, fourth and seventh law: `Retry(after=…)` is a lower bound, and a failed attempt
+        like any other: after the last one the message is parked."""
+        times: list[float] = []
+        delay = stage.scaled(1.5)
+
+        async def later(_number: int, _attempt: int) -> None:
+            times.append(stage.clock.monotonic())
+            raise Retry(after=delay)
+
+        bus = stage.bus(settings={"attempts": 3})
+        heard = keep(bus, Ordered, later)
+        async with stage.running(bus):
+            await bus.publish(Ordered(1))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("dead-letter"))
+        assert heard.calls == [(1, 1), (1, 2), (1, 3)]
+        assert all(after - before >= delay - _GRAIN for before, after in pairwise(times))
+        (letter,) = _letters(stage, "law")
+        assert (letter["cause"], letter["attempts"]) == ("attempts exhausted", 3)
+
+    @law(qos=1)
+    async def test_a_handler_may_reject(self, stage: Stage) -> None:
+        """Words: a rejection is a dead letter with a cause, at once."""
+
+        async def reject(_number: int, _attempt: int) -> None:
+            raise Reject("nobody wants it")
+
+        bus = stage.bus()
+        heard = keep(bus, Ordered, reject)
+        async with stage.running(bus):
+            await bus.publish(Ordered(1))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("dead-letter"))
+            assert "nack" not in bus.counts()["law/Ordered"]
+        assert heard.calls == [(1, 1)]
+        (letter,) = _letters(stage, "law")
+        assert (letter["cause"], letter["attempts"]) == ("rejected", 1)
+        assert "nobody wants it" in letter["error"]
+
+    @law(qos=1)
+    async def test_many_failing_messages_do_not_slow_the_good_ones(self, stage: Stage) -> None:
+        """QoS 1, ninth law: whatever waits for its next attempt takes no room from others, also
+        when there is more of it than the broker lets be in hand."""
+        failed, good = range(150), range(1000, 1020)
+        patience = {"backoff_base": 1000, "backoff_cap": 1000}  # no retry within this law
+        settings = {**stage.harness.small, **patience, "prefetch": 20, "attempts": 2}
+
+        bus = stage.bus(settings=settings)
+        tried: set[int] = set()
+
+        @bus.handle(Ordered)
+        async def handle(ordered: Ordered, context: Context) -> None:
+            assert context.attempt == 1
+            tried.add(ordered.number)
+            if ordered.number in failed:
+                raise RuntimeError("not yet")
+
+        async with stage.running(bus):
+            await stage.wait(bus.publish_many(map(Ordered, failed)))
+            await stage.until(lambda: tried >= set(failed), 30.0)
+            await stage.wait(bus.publish_many(map(Ordered, good)))
+            await stage.until(lambda: tried >= set(good), 30.0)
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack") == len(good))
+            assert "dead-letter" not in bus.counts()["law/Ordered"]
+
+    @law(qos=1)
+    async def test_a_message_that_ends_its_processes_is_parked_on_arrival(
+        self, stage: Stage
+    ) -> None:
+        """QoS 1, seventh law: never stranded and never for ever, also when nobody lives to
+        conclude an attempt; what was given back a few times is run all the same."""
+        transport, bus = await stage.transport(), stage.bus(settings={"attempts": 1})
+        ends, unlucky = keep(bus, Ordered, group="ends"), keep(bus, Ordered, group="unlucky")
+        groups = {"ends": 1 + CRASH_MARGIN, "unlucky": CRASH_MARGIN}
+        members = {
+            group: await stage.member(transport, "Ordered", group, attempts=1) for group in groups
+        }
+        publisher = stage.bus(consume=False)
+        async with stage.running(publisher):
+            await stage.wait(publisher.publish(Ordered(1)))
+        for group, times in groups.items():
+            # What a broker counts when a consumer dies, or leaves.
+            (delivery,) = await stage.receive(members[group], 1)
+            while delivery.attempt < times:
+                assert await stage.settle(members[group], delivery, Nack(0.0)) == Done()
+                (delivery,) = await stage.receive(members[group], 1)
+            await stage.wait(members[group].drain())  # so that it does not come here again
+            assert await stage.settle(members[group], delivery, Nack(0.0)) == Done()
+            await stage.wait(members[group].close())
+        async with stage.running(bus):
+            await stage.until(lambda: bus.counts()["unlucky/Ordered"].get("ack"))
+            await stage.until(lambda: bus.counts()["ends/Ordered"].get("dead-letter"))
+        assert (ends.calls, unlucky.calls) == ([], [(1, 1 + CRASH_MARGIN)])
+        (letter,) = _letters(stage, "ends")
+        assert (letter["cause"], letter["attempts"]) == ("attempts exhausted", 2 + CRASH_MARGIN)
+
+
+def _letters(stage: Stage, group: str) -> list[dict[str, Any]]:
+    found = stage.tap.stored(Kind.DEAD)
+    return [json.loads(each.body)["data"] for each in found if each.subject.group == group]
