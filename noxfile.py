@@ -40,6 +40,7 @@ ONCE = (
     "tests/bus/test_bus_proxy.py",
     "tests/nats/test_nats_cluster.py",
     "tests/redis/test_redis_pair.py",
+    "tests/redis/test_redis_sentinel.py",
 )
 
 

@@ -211,6 +211,7 @@ def test_the_reason_why_a_known_plugin_failed_is_given_when_it_is_asked_for(
         ("tls", "nats"),
         ("redis", "redis"),
         ("rediss", "redis"),
+        ("redis+sentinel", "redis"),
         ("inmemory", "inmemory"),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_user_without_rights_beyond_the_data_can_work(own_server: RedisServer)
 
 def test_the_plugin_claims_its_schemes_and_what_it_can_do() -> None:
     (descriptor,) = catga_transports()
-    assert descriptor.schemes == ("redis", "rediss")
+    assert descriptor.schemes == ("redis", "rediss", "redis+sentinel")
     assert Capability.HANDLED not in descriptor.capabilities
     transport = descriptor.factory(
         Address("redis", (("h", None),)), RedisSettings(), frozenset[str]()

@@ -42,6 +42,10 @@ def check_server(hello: Mapping[str, str], where: str) -> None:
             f"{where} is {server} {version}: Catga needs Redis >= 7.0 or Valkey >= 8.0, "
             f"so upgrade it to {server} {need} or later"
         )
+    if hello.get("mode") == "sentinel":
+        raise CapabilityError(
+            f"{where} is a sentinel: use redis+sentinel://host:port/name-of-the-primary"
+        )
     if hello.get("mode") == "cluster":
         raise CapabilityError(
             f"{where} runs in cluster mode, which catga-redis does not serve yet: "

@@ -13,7 +13,7 @@ from catga.spi import Address, Runtime, Secret
 from catga_redis.errors import REPLY_ERRORS, translate
 from catga_redis.settings import RedisSettings
 
-__all__ = ["Dialer"]
+__all__ = ["Dialer", "connect", "database"]
 
 _DEFAULT_PORT = 6379
 _PAUSE = 0.1
@@ -26,12 +26,13 @@ class Dialer:
         self.where = address.shown
         self._address = address
         self._arguments: dict[str, Any] = {
-            "db": _database(address),
+            "db": self._database(address),
             "username": _reveal(address.username),
             "password": _reveal(address.password),
             # Both a timeout object per reply (a third of the throughput) and redis-py's own retry
             # (it stores an XADD twice when only the reply was lost) stay off.
             "socket_timeout": None,
+            "socket_connect_timeout": None,  # whoever asks bounds the whole of it
             "retry": None,
             "protocol": 2,
         }
@@ -43,6 +44,9 @@ class Dialer:
                 "ssl_certfile": settings.tls_cert_file,
                 "ssl_keyfile": settings.tls_key_file,
             }
+
+    def _database(self, address: Address) -> int:
+        return database(address.path, address.shown, "redis://host/0")
 
     @property
     def has_choice(self) -> bool:
@@ -59,26 +63,19 @@ class Dialer:
         error: CatgaError | None = None
         hosts = self._address.hosts or (("localhost", None),)
         for host, port in hosts:
-            connection = self._make(
-                host=host,
-                port=port or _DEFAULT_PORT,
-                socket_connect_timeout=timeout,
-                **self._arguments,
-            )
             try:
                 async with asyncio.timeout(timeout / len(hosts)):
-                    await connection.connect()  # type: ignore[no-untyped-call]  # the client's
-                    if self.has_choice:
-                        await _refuse_replica(connection, f"{host}:{port or _DEFAULT_PORT}")
-                return connection
-            except BaseException as failure:
-                await connection.disconnect(nowait=True)
-                if not isinstance(failure, Exception):
-                    raise
+                    return await self._reach(host, port)
+            except Exception as failure:
                 error = translate(failure, self.where)
                 if isinstance(error, AuthenticationError):
                     break
         raise error or ConnectionLost(f"{self.where} names no host")
+
+    async def _reach(self, host: str, port: int | None) -> Connection:
+        """Return a connection to the server that this host leads to."""
+        at = port or _DEFAULT_PORT
+        return await connect(self._make, host, at, self._arguments, refuse_replica=self.has_choice)
 
     async def dial_until(self, runtime: Runtime) -> Connection:
         """Dial again and again until the connect deadline; a wrong password fails at once."""
@@ -92,6 +89,30 @@ class Dialer:
                 if loop.time() + _PAUSE >= deadline:
                     raise
             await asyncio.sleep(_PAUSE)
+
+
+async def connect(
+    make: Callable[..., Connection],
+    host: str,
+    port: int,
+    arguments: dict[str, Any],
+    *,
+    refuse_replica: bool,
+) -> Connection:
+    """Return an authenticated connection; the caller bounds the time.
+
+    Raises what the client raises, and `ConnectionLost` for a replica that is not wanted. Failed or
+    cancelled: nothing stays open.
+    """
+    connection = make(host=host, port=port, **arguments)
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]  # the client's
+        if refuse_replica:
+            await _refuse_replica(connection, f"{host}:{port}")
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
 
 
 async def _refuse_replica(connection: Connection, shown: str) -> None:
@@ -109,11 +130,10 @@ def _reveal(secret: Secret | None) -> str | None:
     return None if secret is None else secret.reveal()
 
 
-def _database(address: Address) -> int:
-    if not address.path:
+def database(word: str, shown: str, example: str) -> int:
+    """Return the number of a database. Raises `ConfigurationError`."""
+    if not word:
         return 0
-    if address.path.isdecimal():
-        return int(address.path)
-    raise ConfigurationError(
-        f"the path of {address.shown} must be a database number, as in redis://host/0"
-    )
+    if word.isdecimal():
+        return int(word)
+    raise ConfigurationError(f"the path of {shown} must be a database number, as in {example}")

@@ -21,11 +21,11 @@ def _build(address: Address, settings: RedisSettings, explicit: frozenset[str]) 
 
 @hookimpl
 def catga_transports() -> Sequence[TransportDescriptor]:
-    """Offer the schemes `redis` and `rediss`."""
+    """Offer one server, alone or found through Sentinel."""
     return (
         TransportDescriptor(
             name="redis",
-            schemes=("redis", "rediss"),
+            schemes=("redis", "rediss", "redis+sentinel"),
             factory=_build,
             settings=RedisSettings,
             capabilities=CAPABILITIES,

@@ -8,6 +8,8 @@ from typing import Any
 import attrs
 from attrs import validators
 
+from catga.spi import Secret
+
 __all__ = ["RedisSettings"]
 
 
@@ -21,7 +23,7 @@ _at_least_one = validators.optional(validators.ge(1))
 
 @attrs.frozen
 class RedisSettings:
-    """Settings of `redis://` and `rediss://` URLs; the database number is the URL's path."""
+    """Settings of `redis://`, `rediss://` and `redis+sentinel://` URLs."""
 
     max_length: int | None = attrs.field(default=None, validator=_at_least_one)
     """About how many entries a type's streams keep. A named risk: Redis trims what no group has
@@ -54,3 +56,7 @@ class RedisSettings:
     """The client's own certificate (`rediss`)."""
     tls_key_file: str | None = None
     """The key of `tls_cert_file` (`rediss`)."""
+    sentinel_username: Secret | None = None
+    """Whom the sentinels are asked as (`redis+sentinel`); the user of the URL is the server's."""
+    sentinel_password: Secret | None = None
+    """The password of the sentinels, if they have one (`redis+sentinel`)."""

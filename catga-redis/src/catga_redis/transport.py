@@ -49,6 +49,7 @@ from catga_redis.names import source_streams
 from catga_redis.plugin import CAPABILITIES
 from catga_redis.publisher import Publisher
 from catga_redis.reader import GroupReader
+from catga_redis.sentinel import SentinelDialer
 from catga_redis.session import Session
 from catga_redis.settings import RedisSettings
 from catga_redis.streams import LogSubscription
@@ -66,14 +67,15 @@ _LOADING_PAUSE = 0.05
 
 
 class RedisTransport(Transport):
-    """`redis://` and `rediss://`: one server, not a cluster."""
+    """One server, alone or found through Sentinel; not a cluster."""
 
     def __init__(
         self, address: Address, settings: RedisSettings, explicit: frozenset[str] = frozenset()
     ) -> None:
         self._settings = settings
         self._explicit = explicit
-        self._dialer = Dialer(address, settings)
+        sentinel = address.scheme == "redis+sentinel"
+        self._dialer = (SentinelDialer if sentinel else Dialer)(address, settings)
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._inbox: RedisInbox | None = None

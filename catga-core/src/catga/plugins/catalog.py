@@ -23,6 +23,7 @@ _PUBLISHED: Mapping[str, str] = {
     "inmemory": "inmemory",
     "nats": "nats",
     "redis": "redis",
+    "redis+sentinel": "redis",
     "rediss": "redis",
     "tls": "nats",
 }
