@@ -26,7 +26,10 @@ class DelayedContract:
     async def test_a_delayed_message_does_not_come_before_its_time(self, stage: Stage) -> None:
         """QoS 1, words: held back for every group; what is not delayed overtakes it."""
         transport = await stage.transport()
-        members = [await stage.member(transport, "Order", group) for group in ("one", "two")]
+        lease = stage.scaled(60.0)  # what one is handed meanwhile must wait for its turn here
+        members = [
+            await stage.member(transport, "Order", group, lease=lease) for group in ("one", "two")
+        ]
         due = _in(stage, 1.5)
         for body, when in ((b"much later", _in(stage, 10_000.0)), (b"later", due)):
             await stage.store(transport, _at(stage.out("Order", body), when))
