@@ -117,7 +117,7 @@ def test_the_passwords_of_the_sentinel_and_of_the_server_are_two(
         with pytest.raises(AuthenticationError, match="sentinel_password") as caught:
             await bus_of(sentinel.url).__aenter__()
         assert "quiet" not in str(caught.value)
-        async with bus_of(sentinel.url, redis={"sentinel_password": "quiet"}) as bus:
+        async with bus_of(sentinel.url, sentinel_password="quiet") as bus:
             await bus.publish(Paid(1))
 
     asyncio.run(law())
