@@ -19,7 +19,7 @@ from catga.ground.clock import SystemClock
 from catga.ground.ids import new_instance
 from catga.spi import Capability, EventKind, Mode
 from catga.testing import free_port
-from catga_nats.discovery import KvNodes
+from catga_nats.bucket import Bucket
 from catga_nats.testing import NatsServer
 
 LONG = 60.0
@@ -123,7 +123,7 @@ def test_what_is_no_node_is_passed_over(server: NatsServer, body: bytes) -> None
             await one.client.jetstream().publish(f"$KV.{one.namespace}-nodes.a.b", body)
             assert await listed(first) == ["one"]
             assert await listed(first) == ["one"]
-            told = [words for words in one.told(EventKind.TROUBLE) if "no node" in words]
+            told = [words for words in one.told(EventKind.TROUBLE) if "holds no node" in words]
             assert len(told) == 2, "each is told once"
             await process(one).register(node("odd"))
             assert await listed(first) == ["odd", "one"], "and is in nobody's way"
@@ -145,14 +145,16 @@ def test_many_nodes_are_read_whole_whichever_way_it_takes(
             await members[0].deregister()
             assert await listed(members[0]) == names[1:]
             store: Any = members[0]._store
-            assert await store._read_at_once(10**9) is None, "no copy that is behind is believed"
+            assert await store._bucket._read_at_once(10**9) is None, (
+                "no copy that is behind is believed"
+            )
 
     asyncio.run(law(1100))  # more than the server hands out at once
 
-    async def stale(self: KvNodes, sequence: int) -> None:
+    async def stale(self: Bucket, sequence: int) -> None:
         return None  # an answer of a copy that is behind
 
-    monkeypatch.setattr(KvNodes, "_read_at_once", stale)
+    monkeypatch.setattr(Bucket, "_read_at_once", stale)
     asyncio.run(law(20))
 
 

@@ -27,6 +27,7 @@ from catga.spi import (
 )
 from catga_nats import names
 from catga_nats.api import JetStreamApi
+from catga_nats.bucket import Bucket
 from catga_nats.connection import Connection
 from catga_nats.discovery import KvNodes
 from catga_nats.errors import ApiError
@@ -172,7 +173,9 @@ class NatsTransport(Transport):
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
         """The bucket of nodes of a namespace."""
         self._capabilities.require(Capability.DISCOVERY, "seeing nodes")
-        return KvNodes(self._need(), self._provisioner, self._api, namespace, ttl, mode)
+        connection = self._need()
+        bucket = Bucket(connection, self._api, names.nodes_bucket(namespace))
+        return KvNodes(connection, self._provisioner, bucket, namespace, ttl, mode)
 
     async def remove(self, namespace: str) -> None:
         """Delete the streams of this namespace."""
