@@ -197,6 +197,8 @@ class NatsOutside(Outside):
             heard.append((message.subject, message.data))
 
         subscription = await self._client.subscribe(f"{self.namespace}.>", cb=hear)
+        # nats-py writes a PING past the commands that wait, so that `flush` proves nothing of them.
+        await self._client._flush_pending(force_flush=True)
         await self._client.flush()
         try:
             yield heard

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +16,7 @@ from nats_kit import Opened, address_of, collect, fresh_namespace, opened, until
 
 from catga.errors import AuthenticationError, CapabilityError, ConfigurationError, ConnectionLost
 from catga.spi import Capability, EventKind, Mode, QualityOfService, Receipt, Rejected, Unknown
-from catga.testing import free_port
+from catga.testing import FaultProxy, free_port
 from catga_nats import NatsSettings
 from catga_nats.client import GuardedClient
 from catga_nats.connection import parse_version
@@ -400,3 +402,28 @@ def test_removing_a_namespace_leaves_no_stream_of_it_and_no_other_is_touched(
             assert len(await streams(other)) == 3
 
     asyncio.run(law())
+
+
+def test_a_transport_that_is_closed_at_any_moment_of_its_reconnecting_leaves_no_socket(
+    server: NatsServer,
+) -> None:
+    async def close_after(proxy: FaultProxy, turns: int) -> None:
+        async with opened(f"nats://127.0.0.1:{proxy.port}") as lab:
+            lab.client.options["reconnect_time_wait"] = 0
+            proxy.cut()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    async def law() -> None:
+        proxy = await FaultProxy(server.port).start()
+        try:
+            for turns in range(0, 40, 2):
+                await close_after(proxy, turns)
+        finally:
+            await proxy.close()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        asyncio.run(law())
+        gc.collect()
+    assert [str(each.message) for each in caught] == []

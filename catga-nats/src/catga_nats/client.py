@@ -136,6 +136,27 @@ class GuardedClient(Client):
             self._reading_task.cancel()
         self.abort()
         await super()._connect_to_server(s)
+        # Before Python 3.12 a cancellation that comes together with the connection is swallowed:
+        # who was cancelled, or replaced by a newer try, would go on with a socket of its own.
+        trying = self._reconnection_task
+        if self.is_closed or (trying is not None and trying is not asyncio.current_task()):
+            self.abort()
+            raise asyncio.CancelledError
+
+    async def end(self, timeout: float) -> None:
+        """Close, within `timeout` seconds for what is still to be sent; nothing stays behind."""
+        # As a task of its own: its `close` can end in a cancellation that nobody asked for, when
+        # it waits for a socket together with a try to reconnect that it has cancelled itself.
+        closing = asyncio.ensure_future(self.close())
+        tasks = [task for task in (closing, self._reconnection_task) if task is not None]
+        await asyncio.wait([closing], timeout=timeout)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=timeout)
+        if closing.done() and not closing.cancelled():
+            closing.exception()  # looked at: there is nothing left to be done about it
+        with contextlib.suppress(Exception):
+            self.abort()
 
     def abort(self) -> None:
         """Drop the socket at once."""

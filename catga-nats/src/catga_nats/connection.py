@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import re
 import ssl
@@ -95,11 +94,7 @@ class Connection:
     async def close(self) -> None:
         """Flush what is waiting, within a bound, and disconnect. Idempotent."""
         self._closing = True
-        client = self.client
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
-        with contextlib.suppress(Exception):
-            client.abort()
+        await self.client.end(_CLOSE_SECONDS)
 
     def emit(self, kind: EventKind, detail: str) -> None:
         """Tell the bus."""
