@@ -187,6 +187,10 @@ class Consumer:
         """Run the handler on one delivery, in a worker."""
         if work.state is not State.QUEUED or work.envelope is None or work.context is None:
             return  # given back or lost while it waited
+        now = self._s.clock.monotonic()
+        if work.delivery.lease_until <= now:
+            self._lost(work)  # this process stood still: it may run elsewhere by now
+            return
         if self._outcomes.expired(work):
             return
         try:
@@ -199,7 +203,7 @@ class Consumer:
         if signals.started is not None:
             signals.started(work.context)
         timeout = self.handler.timeout
-        deadline = float("inf") if timeout is None else self._s.clock.monotonic() + timeout
+        deadline = float("inf") if timeout is None else now + timeout
         error = await run_handler(work, message, work.context, self._invoke, deadline)
         self.counts["handled" if error is None else "failed"] += 1
         if signals.finished is not None:

@@ -1,0 +1,40 @@
+"""A member that stood still: what became another's meanwhile is left to that one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from catga.testing.contract.messages import Ordered, keep
+from catga.testing.harness import Harness
+from catga.testing.programs.member import MemberClock
+from catga.testing.stage import Stage
+from catga_inmemory.broker import _shared
+
+
+def test_what_waited_behind_a_stall_longer_than_the_lease_is_not_begun() -> None:
+    async def law(stage: Stage) -> None:
+        goes_on = asyncio.Event()
+
+        async def stall(_number: int, _attempt: int) -> None:
+            await goes_on.wait()
+
+        clock = MemberClock(stage.clock)
+        slow, other = stage.bus(clock=clock, settings={"concurrency": 1}), stage.bus()
+        here, there = keep(slow, Ordered, stall), keep(other, Ordered)
+        async with stage.running(slow):
+            await stage.wait(slow.publish_many(Ordered(number) for number in range(2)))
+            await stage.until(lambda: here.calls)
+            # As with everything that stands still, nothing more reaches it either.
+            _shared["stall"].stream(stage.namespace, "Ordered").groups["law"].members.clear()
+            async with stage.running(other):
+                clock.freeze()
+                try:
+                    await stage.until(lambda: there.numbers == [0, 1])
+                finally:
+                    goes_on.set()  # before its own timers tell it how late it is
+                    for _ in range(100):
+                        await asyncio.sleep(0)
+                    clock.thaw()
+        assert here.numbers == [0], "the second was another's by then"
+
+    Harness(url="inmemory://stall", manual_clock=True).run(law)
