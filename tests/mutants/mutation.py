@@ -22,6 +22,9 @@ class Base(StrEnum):
     """Discovery, over the transport in memory: no program sees it."""
     LETTERS = "letters"
     """Dead letters and their replay: as before."""
+    STRANDING = "stranding"
+    """The engine and the transport in memory: what strands, drops, or tries for ever. There are
+    many, so each is tried on the laws that are named for them, and on no random programs."""
     NATS = "nats"
     REDIS = "redis"
 
@@ -29,6 +32,11 @@ class Base(StrEnum):
     def broker(self) -> bool:
         """Whether it takes a real server."""
         return self in {Base.NATS, Base.REDIS}
+
+    @property
+    def narrow(self) -> bool:
+        """Whether only what is named is tried, with a sample beside it."""
+        return self.broker or self is Base.STRANDING
 
 
 @attrs.frozen

@@ -14,7 +14,8 @@ import mutants.memory
 import mutants.memory_storing
 import mutants.nats
 import mutants.nodes
-import mutants.redis  # noqa: F401 - each declares its own
+import mutants.redis
+import mutants.stranding  # noqa: F401 - each declares its own
 from catga.model.capability import Capability
 from catga.testing.harness import Ability
 from mutants.bench import LAWS, SCENARIOS, Outcome, Trial, harness_of, try_out
@@ -32,7 +33,7 @@ _SAMPLE = (
     "test_one_id_is_stored_once_and_the_repeat_names_the_original",
     "test_what_was_published_before_the_first_start_is_delivered",
 )
-"""What is tried on a real server beside the laws that are named; in memory it is everything."""
+"""What is tried beside the laws that are named, where not everything is."""
 
 _ABOUT = {Base.NODES: Capability.DISCOVERY, Base.LETTERS: Capability.DEAD_LETTERS}
 """What no program sees: only the laws that need this are tried."""
@@ -81,7 +82,7 @@ class Row:
 def _laws_for(base: Base) -> list[str]:
     if base in _ABOUT:
         return [name for name, test in LAWS.items() if _ABOUT[base] in _needs(test)]
-    if not base.broker:
+    if not base.narrow:
         return list(LAWS)
     named = {mutant.law for mutant in MUTANTS if mutant.base is base}
     return [name for name in LAWS if name in named or name in _SAMPLE]
@@ -94,7 +95,7 @@ def _needs(test: object) -> Collection[Capability | Ability]:
 
 def _try_all(base: Base, mutant: Mutant | None) -> tuple[Trial, ...]:
     names = _laws_for(base)
-    if base.broker and mutant is not None:
+    if base.narrow and mutant is not None:
         names = [name for name in names if name == mutant.law or name in _SAMPLE]
     with harness_of(base) as make:
         return tuple(try_out(name, LAWS[name], make, mutant) for name in names)
@@ -108,7 +109,7 @@ def _examine(number: int) -> tuple[tuple[Trial, ...], Trial | None]:
     """Run in a process of its own: mutants are known there by their number."""
     mutant = MUTANTS[number]
     trials = _try_all(mutant.base, mutant)
-    if mutant.base.broker or mutant.base in _ABOUT:
+    if mutant.base.narrow or mutant.base in _ABOUT:
         return trials, None
     with harness_of(mutant.base) as make:
         return trials, search(make, mutant)

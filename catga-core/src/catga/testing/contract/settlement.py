@@ -57,6 +57,21 @@ class SettlementContract:
             assert await stage.settle(member, delivery, Nack(delay)) == Done()
 
     @law(qos=1)
+    async def test_what_is_given_back_does_not_wait_for_its_lease(self, stage: Stage) -> None:
+        """QoS 1, fourth law: a nack is heard; whoever asks next has the message, at once or after
+        the delay."""
+        transport = await stage.transport()
+        lease = stage.scaled(300.0)
+        member = await stage.member(transport, "Order", lease=lease)
+        await stage.store(transport, stage.out("Order"))
+        for delay in (0.0, stage.scaled(0.5)):
+            (delivery,) = await stage.receive(member, 1, lease / 4)
+            assert await stage.settle(member, delivery, Nack(delay)) == Done()
+        (delivery,) = await stage.receive(member, 1, lease / 4)
+        assert delivery.attempt == 3
+        assert await stage.settle(member, delivery) == Done()
+
+    @law(qos=1)
     async def test_a_delay_longer_than_the_lease_is_kept(self, stage: Stage) -> None:
         """QoS 1, fourth law: no member takes over what only waits for its time."""
         transport = await stage.transport()
