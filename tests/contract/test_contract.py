@@ -43,7 +43,7 @@ class TestRedis(TransportContract):
         return Harness(
             url=redis.url,
             time_scale=0.2,
-            settings={"reclaim_interval": 0.1},
+            settings={"reclaim_interval": 0.1, "trim_interval": 0.1},
             small={"live_buffer": 50, "max_payload_bytes": 65_536},
             small_buffer=50,
             restart=restarting(redis),

@@ -84,9 +84,13 @@ def harness_of(base: Base) -> Iterator[Callable[[], Harness]]:
         server.kill()
         await asyncio.to_thread(server.start)
 
-    full = {"max_bytes": 2_000_000} if base is Base.NATS else None
+    nats = base is Base.NATS
+    full = {"max_bytes": 2_000_000} if nats else None
+    quick: dict[str, object] = {} if nats else {"trim_interval": 0.1, "reclaim_interval": 0.1}
     with server:
-        yield lambda: Harness(url=server.url, time_scale=0.25, restart=restart, full=full)
+        yield lambda: Harness(
+            url=server.url, time_scale=0.25, restart=restart, full=full, settings=quick
+        )
 
 
 class Hangs(KeyboardInterrupt):

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from catga.errors import CatgaError
-from catga.spi import Outgoing, Receipt
-from catga_redis import groups, settling, streams
+from catga.spi import Outgoing, Receipt, SettleResult
+from catga_redis import groups, later, settling, streams, trimming
 from catga_redis.errors import unconfirmed
 from catga_redis.publisher import Publisher
 from catga_redis.scripts import Script
+from catga_redis.settling import Settler, Token
 from catga_redis.wire import Wire, pack_command
 from mutants.mutation import Base, mutant
 
@@ -109,4 +110,52 @@ def takes_a_lease_back_from_its_new_owner_on_redis(real: Any) -> Any:
     """An extension claims the entry, whoever has it by now."""
     return _changed(
         real, b"if held(KEYS[1], ARGV[1], ARGV[2], ARGV[i], ARGV[i + 1]) then", b"if true then"
+    )
+
+
+@mutant(Base.REDIS, trimming, "TRIM", law="test_what_is_not_settled_is_never_trimmed")
+def trims_by_age_alone(real: Any) -> Any:
+    """What is old enough goes, whoever still waits for it."""
+    return _changed(real, b"if less(old, cut) then cut = old end", b"cut = old")
+
+
+@mutant(Base.REDIS, Settler, "park", law="test_a_late_parking_is_lost_and_stores_nothing")
+def settles_before_it_parks(real: Any) -> Any:
+    """The original is acknowledged first, and its dead letter stored in a second step."""
+
+    async def park(self: Settler, work: Sequence[tuple[Token, Outgoing]]) -> list[SettleResult]:
+        results = await self.acknowledge([token for token, _ in work], confirm=True)
+        publisher = Publisher(self._session, lambda: 1 << 29)
+        await publisher.publish([letter for _, letter in work])
+        return results
+
+    return park
+
+
+@mutant(Base.REDIS, settling, "PARK", law="test_a_late_parking_is_lost_and_stores_nothing")
+def parks_what_another_member_holds(real: Any) -> Any:
+    """Nobody asks who has the delivery by now."""
+    right = b"if held(KEYS[1], ARGV[1], ARGV[2], id, count) then"
+    return _changed(real, right, b"if true then")
+
+
+@mutant(Base.REDIS, streams, "RECLAIM", law="test_a_delay_longer_than_the_lease_is_kept")
+def steals_what_was_given_back_for_later(real: Any) -> Any:
+    """What is idle is taken over, whether or not its time has come."""
+    return _changed(
+        real, b"if not redis.call('ZSCORE', retry, p[1]) then take", b"if true then take"
+    )
+
+
+@mutant(Base.REDIS, later, "STORE", law="test_a_delayed_message_does_not_come_before_its_time")
+def delivers_what_is_delayed_at_once(real: Any) -> Any:
+    """What has a time of its own goes to the stream like everything else."""
+    return _changed(real, b"if due <= now then", b"if true then")
+
+
+@mutant(Base.REDIS, later, "STORE", law="test_a_delayed_message_is_stored_once")
+def stores_a_delayed_message_twice(real: Any) -> Any:
+    """The id of what waits is not looked up."""
+    return _changed(
+        real, b"local name = once and redis.call('GET', KEYS[i])", b"local name = false"
     )

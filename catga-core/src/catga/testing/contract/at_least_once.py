@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from catga.spi import Ack, Kind, Settle
+from catga.spi import Ack, Kind, Mode, Settle
 from catga.testing.contract.messages import Ordered, keep
 from catga.testing.harness import law
 from catga.testing.stage import Stage
@@ -143,8 +143,9 @@ class AtLeastOnceContract:
         """QoS 1, words: a group gets the message while it is retained; a trimmer removes only
         what every declared group has settled and what is older than W."""
         transport = await stage.transport()
-        window = {"dedupe_window": max(0.2, stage.scaled(1.0))}
-        slow = await stage.member(transport, "Order", "slow")
+        young = max(0.2, stage.scaled(1.0))
+        window = {"dedupe_window": young, "retention": young}
+        await transport.prepare(stage.topology(stage.source("Order", "slow")), Mode.CREATE)
         quick = await stage.member(transport, "Order", "quick")
         bodies = [b"%d" % number for number in range(50)]
         await stage.store(transport, *(stage.out("Order", body) for body in bodies), **window)
@@ -152,6 +153,7 @@ class AtLeastOnceContract:
             await quick.settle([Settle(delivery, Ack())])
         await stage.pass_time(3)
         await stage.store(transport, stage.out("Order", b"last"), **window)
+        slow = await stage.member(transport, "Order", "slow")
         found = {each.body for each in await stage.receive(slow, 51)}
         assert found == {*bodies, b"last"}
 
