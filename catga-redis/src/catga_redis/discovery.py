@@ -52,7 +52,9 @@ return 1
 
 LOOK = Script(b"""
 -- KEYS: index, node ... ARGV: id ... Returns for each: owner or '', record, seen ms, ms left; or
--- nothing. An id without a key is dropped from the index.
+-- nothing. An id without a key is dropped from the index. First a write that changes nothing: who
+-- was demoted to a replica refuses it, and is not believed.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', 0)
 local out = {}
 for i = 2, #KEYS do
   local left = redis.call('PTTL', KEYS[i])
@@ -110,7 +112,7 @@ class RedisNodes(NodeStore):
             raise self._session.failure(error) from error
         present: dict[str, Sighting] = {}
         left: set[str] = set()
-        for start in range(0, len(names), BATCH):
+        for start in range(0, max(len(names), 1), BATCH):
             part = names[start : start + BATCH]
             keys = [self._index, *(self._key(name) for name in part)]
             for name, found in zip(part, await self._run(LOOK, keys, part), strict=True):
