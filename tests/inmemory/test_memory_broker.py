@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import attrs
 import pytest
@@ -109,7 +110,7 @@ def test_entries_leave_memory_once_every_group_has_settled_them_and_w_has_passed
     async def law() -> None:
         clock = ManualClock()
         stream = Stream(clock)
-        stream.dedupe_window = 60
+        stream.dedupe_window = stream.retention = 60
         group = stream.declare(Source("ns", "Note", "g", durable=True))
         first, _ = stream.append(outgoing("one", "1"))
         stream.append(outgoing("two", "2"))
@@ -138,6 +139,43 @@ def test_without_a_group_nothing_is_dropped() -> None:
     run(law)
 
 
+def test_what_is_younger_than_the_retention_stays_for_groups_that_come() -> None:
+    async def law() -> None:
+        clock = ManualClock()
+        stream = Stream(clock)
+        stream.dedupe_window, stream.retention = 10, 100
+        group = stream.declare(Source("ns", "Note", "g", durable=True))
+        stream.append(outgoing("one", "1"))
+        (flight,) = group.take(1, set())
+        group.finish(flight)
+        for seconds, left in ((60, [b"one", b"two"]), (60, [b"two", b"two"])):
+            await clock.advance(seconds)
+            stream.append(outgoing("two", str(seconds + clock.monotonic())))
+            assert [entry.body for entry in stream.entries.values()] == left
+
+    run(law)
+
+
+def test_what_waits_for_its_time_keeps_nothing_else_in_memory() -> None:
+    async def law() -> None:
+        clock = ManualClock()
+        stream = Stream(clock)
+        stream.dedupe_window = stream.retention = 10
+        group = stream.declare(Source("ns", "Note", "g", durable=True))
+        due = clock.now() + timedelta(seconds=100)
+        stream.append(attrs.evolve(outgoing("later", "1"), not_before=due))
+        stream.append(outgoing("now", "2"))
+        (flight,) = group.take(5, set())
+        group.finish(flight)
+        await clock.advance(50)
+        stream.append(outgoing("next", "3"))
+        assert [entry.body for entry in stream.entries.values()] == [b"next"]
+        await clock.advance(51)
+        assert [flight.entry.body for flight in group.take(5, set())] == [b"next", b"later"]
+
+    run(law)
+
+
 def test_a_broker_leaves_no_timer_behind() -> None:
     async def law() -> None:
         clock = ManualClock()
@@ -147,6 +185,8 @@ def test_a_broker_leaves_no_timer_behind() -> None:
         entry, _ = stream.append(outgoing("one", "1"))
         (flight,) = group.take(1, set())
         group.give_back(flight, 30)
+        due = clock.now() + timedelta(seconds=50)
+        stream.append(attrs.evolve(outgoing("later", "2"), not_before=due))
         release("timers", broker)
         await clock.advance(100)
         assert not group.ready

@@ -240,34 +240,32 @@ def parks_what_is_no_longer_its_own(real: Any) -> Any:
 @mutant(
     Base.STRANDING,
     Stream,
-    "_offer_in_time",
+    "_add_in_time",
     law="test_a_delayed_message_does_not_come_before_its_time",
 )
 def delivers_a_delayed_message_at_once(real: Any) -> Any:
     """Nothing is held back."""
 
-    def offer_in_time(self: Stream, entry: Entry, not_before: Any) -> None:
+    def add_in_time(self: Stream, entry: Entry, not_before: Any) -> None:
         real(self, entry, None)
 
-    return offer_in_time
+    return add_in_time
 
 
 @mutant(
     Base.STRANDING,
     Stream,
-    "_offer_in_time",
+    "_add_in_time",
     law="test_a_delayed_message_does_not_come_before_its_time",
 )
 def forgets_a_delayed_message(real: Any) -> Any:
     """What is held back is never delivered."""
 
-    def offer_in_time(self: Stream, entry: Entry, not_before: Any) -> None:
+    def add_in_time(self: Stream, entry: Entry, not_before: Any) -> None:
         if not_before is None:
             real(self, entry, None)
-        else:
-            entry.waits = True
 
-    return offer_in_time
+    return add_in_time
 
 
 @mutant(Base.STRANDING, Stream, "declare", law="test_a_delayed_message_outlives_who_sent_it")
@@ -275,12 +273,9 @@ def gives_a_new_group_what_still_waits(real: Any) -> Any:
     """A group that comes while a message is held back gets it at once."""
 
     def declare(self: Stream, source: Source) -> Group:
-        waiting = [entry for entry in self.entries.values() if entry.waits]
-        for entry in waiting:
-            entry.waits = False
         group: Group = real(self, source)
-        for entry in waiting:
-            entry.waits = True
+        for entry in self.waiting.values():
+            group.add(entry)
         return group
 
     return declare

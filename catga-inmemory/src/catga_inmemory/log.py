@@ -26,8 +26,6 @@ class Entry:
     replays: int = 0
     attempts: int = 0
     """Made on another copy before this one."""
-    waits: bool = False
-    """For its time: no group has it yet."""
     open_groups: int = 0
     """How many groups have not finished it."""
     finished: asyncio.Future[None] | None = None
@@ -183,8 +181,8 @@ class Stream:
         self.dead: dict[Subject, dict[int, Entry]] = {}
         """Dead letters, which nothing trims: beside the entries, where their ids are known."""
         self._ids: dict[str, Entry] = {}
-        self._timers: set[Timer] = set()
-        """Of what waits for its time."""
+        self.waiting: dict[Timer, Entry] = {}
+        """What waits for its time: among the entries it would keep others from being trimmed."""
         self.dedupe_window = 600.0
         self.retention = float("inf")
 
@@ -194,8 +192,6 @@ class Stream:
         if group is None:
             group = self.groups[source.group] = Group(self._clock, source)
             for entry in self.entries.values():
-                if entry.waits:
-                    continue
                 old = source.ephemeral or source.start is Start.NEW
                 if _is_for(entry.subject, source.group) and (entry.subject.group or not old):
                     group.add(entry)
@@ -224,41 +220,40 @@ class Stream:
             outgoing.replays,
             outgoing.attempts,
         )
-        self.entries[entry.sequence] = entry
         if outgoing.subject.kind is Kind.DEAD:
             self.dead.setdefault(outgoing.subject, {})[entry.sequence] = entry
         self._ids[key] = entry
-        self._offer_in_time(entry, outgoing.not_before)
+        self._add_in_time(entry, outgoing.not_before)
         return entry, False
 
-    def _offer_in_time(self, entry: Entry, not_before: datetime | None) -> None:
-        """Give an entry to the groups, now or once its time has come."""
+    def _add_in_time(self, entry: Entry, not_before: datetime | None) -> None:
+        """Let the groups have an entry, now or once its time has come."""
         left = 0.0
         if not_before is not None:
             left = (not_before - self._clock.now()).total_seconds()
         if left <= 0:
-            self._offer(entry)
+            self._add(entry)
             return
-        timers, entry.waits = self._timers, True
 
         def due() -> None:
-            timers.discard(timer)
-            entry.waits = False
-            self._offer(entry)
+            del self.waiting[timer]
+            entry.stored_at = self._clock.monotonic()  # it is retained from now on
+            self._add(entry)
 
         timer = self._clock.call_later(left, due)
-        timers.add(timer)
+        self.waiting[timer] = entry
 
-    def _offer(self, entry: Entry) -> None:
+    def _add(self, entry: Entry) -> None:
+        self.entries[entry.sequence] = entry
         for name, group in self.groups.items():
             if _is_for(entry.subject, name):
                 group.add(entry)
 
     def close(self) -> None:
         """Forget every group and every timer."""
-        for timer in self._timers:
+        for timer in self.waiting:
             timer.cancel()
-        self._timers.clear()
+        self.waiting.clear()
         for name in list(self.groups):
             self.forget(name)
 
@@ -267,7 +262,7 @@ class Stream:
         horizon = self._clock.monotonic() - max(self.dedupe_window, self.retention)
         while self.groups and self.entries:
             entry = next(iter(self.entries.values()))
-            if entry.waits or entry.open_groups > 0 or entry.stored_at > horizon:
+            if entry.open_groups > 0 or entry.stored_at > horizon:
                 return
             del self.entries[entry.sequence]
             key = f"{entry.subject.text}/{entry.message_id}"
