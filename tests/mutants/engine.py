@@ -15,7 +15,7 @@ from catga.engine.work import Work
 from catga.errors import CodecError
 from catga.ground.ids import new_message_id
 from catga.model.qos import QualityOfService
-from catga.spi import Ack, Nack, Record, Settle
+from catga.spi import Ack, Effects, Nack, Record, Settle
 from mutants.mutation import Base, mutant
 
 
@@ -69,9 +69,13 @@ def loses_what_was_prefetched_on_drain(real: Any) -> Any:
     """What drain finds unhandled is acknowledged instead of given back."""
 
     def decide(
-        self: Outcomes, work: Work, outcome: Ack | Nack, record: Record | None = None
+        self: Outcomes,
+        work: Work,
+        outcome: Ack | Nack,
+        record: Record | None = None,
+        effects: Effects | None = None,
     ) -> None:
-        real(self, work, Ack() if outcome == Nack(0.0) else outcome, record)
+        real(self, work, Ack() if outcome == Nack(0.0) else outcome, record, effects)
 
     return decide
 
@@ -180,3 +184,13 @@ def answers_what_it_did_not_handle(real: Any) -> Any:
         real(self, work, word)
 
     return off_hands
+
+
+@mutant(Base.ENGINE, Consumer, "_handle_again", law="test_every_effect_is_there_exactly_once")
+def takes_a_conflict_for_done(real: Any) -> Any:
+    """What was not written because another was quicker is acknowledged all the same."""
+
+    def handle_again(self: Consumer, work: Work) -> None:
+        self._outcomes.decide(work, Ack())
+
+    return handle_again

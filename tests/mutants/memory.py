@@ -109,7 +109,7 @@ def one_groups_ack_removes_anothers_message(real: Any) -> Any:
 
 
 @mutant(
-    Base.MEMORY, Group, "_held", law="test_a_late_settlement_is_lost_and_leaves_the_new_owner_alone"
+    Base.MEMORY, Group, "holds", law="test_a_late_settlement_is_lost_and_leaves_the_new_owner_alone"
 )
 def takes_a_lease_back_from_its_new_owner(real: Any) -> Any:
     """Who let a lease expire still holds it, whoever works on the message by now."""

@@ -10,15 +10,21 @@ import attrs
 
 from catga.ground.ids import new_message_id
 from catga.spi import (
+    Commit,
     Completion,
+    Effects,
     Outgoing,
     PublishResult,
     Receipt,
+    Record,
     Rejected,
+    SettleResult,
 )
 from catga_inmemory import transport
 from catga_inmemory.broker import MemoryBroker
+from catga_inmemory.effects import MemoryEffects
 from catga_inmemory.log import Entry, Stream
+from catga_inmemory.subscriptions import LogSubscription
 from catga_inmemory.transport import MemoryInbox, MemoryTransport
 from mutants.mutation import Base, mutant
 
@@ -142,3 +148,44 @@ def swallows_a_publish_error(real: Any) -> Any:
         ]
 
     return publish
+
+
+@mutant(Base.MEMORY, MemoryInbox, "note", law="test_a_record_outlasts_many_leases")
+def short_record(real: Any) -> Any:
+    """A completion is forgotten after two seconds."""
+
+    def note(self: MemoryInbox, record: Record) -> None:
+        kept, self.ttl = self.ttl, 2.0
+        real(self, record)
+        self.ttl = kept
+
+    return note
+
+
+@mutant(
+    Base.MEMORY,
+    LogSubscription,
+    "_commit_one",
+    law="test_of_two_members_with_one_message_one_writes",
+)
+def two_step_commit(real: Any) -> Any:
+    """The effects are written first, then record and acknowledgement."""
+
+    def commit_one(self: LogSubscription, commit: Commit) -> SettleResult:
+        if commit.effects is not None:
+            self._broker.effects.apply(commit.effects)
+        bare = attrs.evolve(commit, effects=None)
+        result: SettleResult = real(self, bare)
+        return result
+
+    return commit_one
+
+
+@mutant(Base.MEMORY, MemoryEffects, "fits", law="test_every_effect_is_there_exactly_once")
+def compares_no_version(real: Any) -> Any:
+    """Whoever commits last wins, whatever was read."""
+
+    def fits(self: MemoryEffects, effects: Effects) -> bool:
+        return True
+
+    return fits

@@ -159,3 +159,25 @@ def stores_a_delayed_message_twice(real: Any) -> Any:
     return _changed(
         real, b"local name = once and redis.call('GET', KEYS[i])", b"local name = false"
     )
+
+
+@mutant(
+    Base.REDIS,
+    settling,
+    "COMMIT_EFFECTS",
+    law="test_of_two_members_with_one_message_one_writes",
+)
+def commits_without_the_fence(real: Script) -> Script:
+    """Effects are written whether or not the completion was recorded before."""
+    return _changed(real, b"redis.call('EXISTS', KEYS[2]) == 1", b"false")
+
+
+@mutant(
+    Base.REDIS,
+    settling,
+    "COMMIT_EFFECTS",
+    law="test_a_conflict_writes_nothing_and_can_be_tried_again",
+)
+def compares_no_version_in_the_script(real: Script) -> Script:
+    """Whoever commits last wins, whatever was read."""
+    return _changed(real, b"then return 2 end", b"then end")

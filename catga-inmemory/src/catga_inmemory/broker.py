@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Record, Source
 from catga_inmemory.discovery import NodeTable
+from catga_inmemory.effects import MemoryEffects
 from catga_inmemory.log import Stream
 
 __all__ = ["LiveListener", "MemoryBroker", "acquire", "release"]
@@ -42,6 +43,7 @@ class MemoryBroker:
         self._turn = itertools.count()
         self.replies: dict[str, LiveListener] = {}
         self.completions: dict[tuple[str, str, str, str], tuple[float, Record]] = {}
+        self.effects = MemoryEffects()
         self._nodes: dict[str, NodeTable] = {}
 
     def stream(self, namespace: str, type_: str) -> Stream:
@@ -71,6 +73,7 @@ class MemoryBroker:
             self._streams.pop(key).close()
         for record in [record for record in self.completions if record[0] == namespace]:
             del self.completions[record]
+        self.effects.remove(namespace)
         self.nodes(namespace).clear()
 
     def listen(self, source: Source, listener: LiveListener) -> None:

@@ -123,7 +123,7 @@ class Group:
 
     def extend(self, flight: Flight) -> bool:
         """Renew the lease. False when it is gone."""
-        if not self._held(flight):
+        if not self.holds(flight):
             return False
         flight.lease_until = self._clock.monotonic() + self.lease
         self._leases.append((flight.lease_until, flight))
@@ -137,11 +137,12 @@ class Group:
             entry.finish_one()
         self._open.clear()
 
-    def _held(self, flight: Flight) -> bool:
+    def holds(self, flight: Flight) -> bool:
+        """Say whether this delivery is still its receiver's."""
         return flight.live and flight.lease_until > self._clock.monotonic()
 
     def _land(self, flight: Flight) -> bool:
-        held = self._held(flight)
+        held = self.holds(flight)
         if held:
             flight.end()
         return held

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from catga.spi import (
     Ack,
     Commit,
+    Conflict,
     Delivery,
     Done,
     Lost,
@@ -164,15 +165,24 @@ class LogSubscription(Subscription, GroupMember):
         return results
 
     async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
-        """Record and acknowledge in one step: nothing can come between within one loop turn."""
-        results: list[SettleResult] = []
-        for commit in batch:
-            done = self._settle_one(Settle(commit.delivery, Ack()))
-            if isinstance(done, Done) and self._inbox is not None:
-                self._inbox.note(commit.record)
-            results.append(done)
+        """Write and acknowledge in one step: nothing can come between within one loop turn."""
+        results = [self._commit_one(commit) for commit in batch]
         self._look_again()
         return results
+
+    def _commit_one(self, commit: Commit) -> SettleResult:
+        inbox, effects, store = self._inbox, commit.effects, self._broker.effects
+        before = inbox is not None and inbox.find(commit.record.key) is not None
+        if effects is not None and not before and not store.fits(effects):
+            return Conflict() if self._group.holds(commit.delivery.token) else Lost()
+        result = self._settle_one(Settle(commit.delivery, Ack()))
+        if before:
+            return Done(before=True) if isinstance(result, Done) else result
+        if isinstance(result, Done) and inbox is not None:
+            inbox.note(commit.record)
+            if effects is not None:
+                store.apply(effects)
+        return result
 
     async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
         """Store and settle in one step: nothing can come between within one loop turn."""

@@ -12,6 +12,7 @@ from catga.spi import (
     Completion,
     DeadLetterStore,
     Done,
+    EffectStore,
     EventKind,
     Health,
     InboxStore,
@@ -116,6 +117,11 @@ class MemoryTransport(Transport):
     def max_payload_bytes(self) -> int | None:
         """Memory sets no limit."""
         return None
+
+    @property
+    def effects(self) -> EffectStore | None:
+        """The keys of transactions, while this transport is open."""
+        return None if self._broker is None else self._broker.effects
 
     @property
     def inbox(self) -> InboxStore | None:

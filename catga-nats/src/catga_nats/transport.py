@@ -55,6 +55,7 @@ _STORED = (
 )
 _ABSENT = {
     Capability.PARK: "JetStream stores a dead letter and settles its original in two steps",
+    Capability.ATOMIC: "effects cannot be committed with their record on NATS yet",
     Capability.COMMIT: "JetStream acknowledges and records in two steps",
     Capability.HANDLED: "JetStream does not tell a publisher when a group has handled a message",
 }

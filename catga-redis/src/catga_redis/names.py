@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import attrs
 
-from catga.spi import Completion, Kind, Source, Subject
+from catga.spi import Completion, EffectKey, Kind, Source, Subject
 
 __all__ = [
     "StreamKey",
     "claim_prefix",
     "done_key",
+    "effect_key",
     "ephemeral_key",
     "groups_key",
     "index_key",
@@ -55,6 +56,11 @@ def done_key(completion: Completion) -> bytes:
     """The completion record of one message in one group."""
     tag = _tag(completion.namespace, completion.type)
     return f"{tag}:done:{completion.group}:{completion.message_id}".encode()
+
+
+def effect_key(key: EffectKey) -> bytes:
+    """One key of the transactions of a group."""
+    return f"{_tag(key.namespace, key.type)}:tx:{key.group}:{key.name}".encode()
 
 
 def claim_prefix(subject: Subject, group: str) -> bytes:

@@ -16,6 +16,7 @@ __all__ = [
     "BATCH_BYTES",
     "CLAIM_LIVE",
     "COMMIT",
+    "COMMIT_EFFECTS",
     "EXTEND",
     "FORGET",
     "NOW",
@@ -165,6 +166,40 @@ for i = 3, #KEYS do
   end
 end
 return out
+"""
+)
+
+COMMIT_EFFECTS = Script(
+    _HELD
+    + b"""
+-- KEYS: stream, record, read key ..., written key ...
+-- ARGV: group, consumer, ttl ms, id, count, value, number of reads, version ...,
+--       '=' or '' to remove, value ...
+-- 0: not held, 1: written, 2: a version differs and nothing was written, 3: recorded before. The
+-- record is the fence. It is also written first: a server without room refuses it, and all else.
+local stream, group, id = KEYS[1], ARGV[1], ARGV[4]
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('XACK', stream, group, id)
+  return 3
+end
+if not held(stream, group, ARGV[2], id, ARGV[5]) then return 0 end
+local reads = tonumber(ARGV[7])
+for i = 1, reads do
+  local now = redis.call('GET', KEYS[2 + i])
+  if (now and redis.sha1hex(now) or '') ~= ARGV[7 + i] then return 2 end
+end
+redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[3])
+local at = 8 + reads
+for i = 3 + reads, #KEYS do
+  if ARGV[at] == '=' then
+    redis.call('SET', KEYS[i], ARGV[at + 1])
+  else
+    redis.call('DEL', KEYS[i])
+  end
+  at = at + 2
+end
+redis.call('XACK', stream, group, id)
+return 1
 """
 )
 

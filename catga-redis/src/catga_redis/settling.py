@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from catga.errors import CatgaError, TransportError
-from catga.spi import Commit, Done, EventKind, Lost, Outgoing, SettleResult, Subject, Unknown
+from catga.spi import (
+    Commit,
+    Conflict,
+    Done,
+    EventKind,
+    Lost,
+    Outgoing,
+    SettleResult,
+    Subject,
+    Unknown,
+)
 from catga_redis.deadletters import make_findable
+from catga_redis.effects import commit_arguments
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.inbox import record_value
 from catga_redis.names import StreamKey, done_key, seen_prefix, stream_key
-from catga_redis.scripts import BATCH, COMMIT, EXTEND, PARK, RELEASE, Script, parts
+from catga_redis.scripts import BATCH, COMMIT, COMMIT_EFFECTS, EXTEND, PARK, RELEASE, Script, parts
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
 
@@ -19,6 +31,7 @@ __all__ = ["DONE", "LOST", "UNSEEN", "Settler", "Token", "tell_gone"]
 
 DONE = Done()
 LOST = Lost()
+_COMMITTED: tuple[SettleResult, ...] = (LOST, DONE, Conflict(), Done(before=True))
 UNSEEN = -1
 """The delay of what is given back although nobody saw it: the attempt does not count."""
 
@@ -88,8 +101,18 @@ class Settler:
         return results
 
     async def commit(self, work: Sequence[tuple[Token, Commit]]) -> list[SettleResult]:
-        """Record and acknowledge each."""
+        """Record and acknowledge each: those without effects together, any other by itself."""
         results: list[SettleResult] = [LOST] * len(work)
+        single = [index for index, (_, commit) in enumerate(work) if commit.effects is not None]
+        if single:
+            plain = [index for index in range(len(work)) if index not in set(single)]
+            alone = [self._commit_effects(*work[index]) for index in single]
+            outcomes, rest = await asyncio.gather(
+                asyncio.gather(*alone), self.commit([work[index] for index in plain])
+            )
+            for index, outcome in zip((*single, *plain), (*outcomes, *rest), strict=True):
+                results[index] = outcome
+            return results
         for stream, part in _by_stream([token for token, _ in work]):
             keys = [stream.key, *(done_key(work[index][1].record.key) for index in part)]
             values: list[Any] = [self._session.completion_ms]
@@ -113,6 +136,16 @@ class Settler:
                 values += (*token[1:], letter.body)
             _place(await self._run(PARK, keys, stream, values), part, results)
         return results
+
+    async def _commit_effects(self, token: Token, commit: Commit) -> SettleResult:
+        stream, id_, count = token
+        keys, values = commit_arguments(stream, commit)
+        whole = [stream.group, self._session.member, self._session.completion_ms, id_, count]
+        try:
+            outcome = await COMMIT_EFFECTS.run(self._session.commands, keys, [*whole, *values])
+        except (CatgaError, *REPLY_ERRORS) as error:
+            return Unknown(self._session.failure(error))
+        return _COMMITTED[int(outcome)]
 
     async def _run(
         self, script: Script, keys: Sequence[bytes], stream: StreamKey, values: Sequence[Any]

@@ -13,6 +13,7 @@ from catga.errors import CatgaError, SubscriptionClosed
 from catga.spi import (
     LEASE_MARGIN,
     Commit,
+    Conflict,
     Delivery,
     Done,
     Lost,
@@ -286,9 +287,9 @@ class LogSubscription(Subscription):
         return results
 
     def _keep_unknown(self, batch: Sequence[Delivery], results: Sequence[SettleResult]) -> None:
-        """What may not have reached the server stays in hand, to be settled again."""
+        """What may not have reached the server, or has changed nothing there, stays in hand."""
         for delivery, result in zip(batch, results, strict=True):
-            if isinstance(result, Unknown):
+            if isinstance(result, Unknown | Conflict):
                 self._held.add(delivery)
         self._has_room()
 

@@ -20,6 +20,7 @@ from catga.spi import (
     Capabilities,
     Capability,
     DeadLetterStore,
+    EffectStore,
     EventKind,
     Health,
     InboxStore,
@@ -41,6 +42,7 @@ from catga_redis.checks import check_server, find_risks, parse_info
 from catga_redis.deadletters import RedisDeadLetters
 from catga_redis.dial import Dialer
 from catga_redis.discovery import RedisNodes
+from catga_redis.effects import RedisEffects
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import create_groups, declare_types, forget_members, verify_groups
 from catga_redis.inbox import RedisInbox
@@ -79,6 +81,7 @@ class RedisTransport(Transport):
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._inbox: RedisInbox | None = None
+        self._effects: RedisEffects | None = None
         self._hub: LiveHub | None = None
         self._readers: dict[str, GroupReader] = {}
         self._opening = asyncio.Lock()
@@ -104,6 +107,11 @@ class RedisTransport(Transport):
     def server(self) -> str:
         """From the reply of `HELLO`: Redis and Valkey tell their own name and version there."""
         return self._server
+
+    @property
+    def effects(self) -> EffectStore | None:
+        """The keys of transactions, on the same server."""
+        return self._effects
 
     @property
     def inbox(self) -> InboxStore | None:
@@ -133,6 +141,7 @@ class RedisTransport(Transport):
         self._session = session
         self._publisher = Publisher(session, lambda: self.max_payload_bytes or _BULK_LIMIT)
         self._inbox = RedisInbox(session)
+        self._effects = RedisEffects(session)
         self._hub = LiveHub(session)
 
     async def _look_at_server(self, session: Session) -> None:

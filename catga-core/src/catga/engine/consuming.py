@@ -15,6 +15,7 @@ from catga.engine.pool import Pool
 from catga.engine.running import remember, run_handler
 from catga.engine.services import Services
 from catga.engine.settling import Settler
+from catga.engine.transaction import Atomic
 from catga.engine.work import Feed, State, Stop, Work
 from catga.errors import (
     CatgaError,
@@ -40,6 +41,8 @@ __all__ = ["Consumer"]
 
 _POLL = 5.0
 _PAUSE = 0.5
+_CONFLICTS = 100
+"""So often a handler is run again at once; then its delivery goes back to the broker."""
 _LAST_STEPS = 2.0
 """Seconds of a drain, or a third of it, that are kept for giving back what did not finish."""
 _CLOSING = 1.0
@@ -59,6 +62,7 @@ class Consumer:
         self._settlers: list[asyncio.Task[None]] = []
         self.name = f"{handler.group or 'broadcast'}/{handler.wire.name}"
         self._pool = Pool(handler.concurrency, self._handle, services.tasks, f"worker {self.name}")
+        self._atomic: Atomic | None = None
         self._outcomes = Outcomes(handler, services, self.counts, self.name, self._queue)
 
     async def start(self, sources: Sequence[Source]) -> None:
@@ -76,6 +80,7 @@ class Consumer:
         transport = self._s.transport
         inbox = transport.inbox
         if inbox is not None and not source.ephemeral:
+            self._atomic = Atomic(transport, source.namespace, source.group, source.type)
             self._outcomes.once = Once(
                 inbox,
                 self._s.clock,
@@ -91,6 +96,7 @@ class Consumer:
             clock=self._s.clock,
             source=self._s.service,
             on_settled=self._outcomes.off_hands,
+            on_conflict=self._handle_again,
         )
         self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
 
@@ -179,9 +185,20 @@ class Consumer:
             qos = QualityOfService.AT_MOST_ONCE
         else:
             qos = max(envelope.qos, handler.qos, QualityOfService.AT_LEAST_ONCE)
-        work.context = Context(envelope, delivery, handler.group, qos)
+        work.context = Context(envelope, delivery, handler.group, qos, self._atomic)
 
     # ---- handling
+
+    def _handle_again(self, work: Work) -> None:
+        """What it read was changed by another: run it on what is there now, as the same attempt."""
+        self.counts["conflict"] += 1
+        work.conflicts += 1
+        if work.feed.draining or work.conflicts > _CONFLICTS or work.context is None:
+            self._outcomes.decide(work, Nack(0.0))
+            return
+        work.context = work.context.anew()
+        work.reply, work.state = None, State.QUEUED
+        self._pool.put([work])
 
     async def _handle(self, work: Work) -> None:
         """Run the handler on one delivery, in a worker."""

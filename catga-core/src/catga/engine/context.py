@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime
 
+from catga.engine.transaction import Atomic, Transaction
+from catga.errors import CapabilityError
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
-from catga.spi import Delivery
+from catga.spi import Delivery, Effects
 
 __all__ = ["CURRENT", "Context"]
 
@@ -16,11 +18,18 @@ __all__ = ["CURRENT", "Context"]
 class Context:
     """One delivery, as its handler sees it. Read only."""
 
-    __slots__ = ("_delivery", "_envelope", "group", "qos")
+    __slots__ = ("_atomic", "_delivery", "_envelope", "_transaction", "group", "qos")
 
     def __init__(
-        self, envelope: Envelope, delivery: Delivery, group: str, qos: QualityOfService
+        self,
+        envelope: Envelope,
+        delivery: Delivery,
+        group: str,
+        qos: QualityOfService,
+        atomic: Atomic | None = None,
     ) -> None:
+        self._atomic = atomic
+        self._transaction: Transaction | None = None
         self._envelope = envelope
         self._delivery = delivery
         self.group = group
@@ -78,6 +87,27 @@ class Context:
     def idempotency_key(self) -> str:
         """A key for effects outside: the same in every attempt of this group."""
         return f"{self.group}:{self._envelope.type}:{self._envelope.id}"
+
+    def anew(self) -> Context:
+        """Return a context for another run on the same delivery."""
+        return Context(self._envelope, self._delivery, self.group, self.qos, self._atomic)
+
+    @property
+    def transaction(self) -> Transaction:
+        """Reads and writes that are committed together with the completion of this message.
+
+        Raises `CapabilityError` below QoS 2, and where the broker cannot do it in one step.
+        """
+        if self._transaction is None:
+            if self._atomic is None:
+                raise CapabilityError("context.transaction needs a durable group at QoS 2")
+            self._transaction = self._atomic.begin(exactly_once=self.exactly_once)
+        return self._transaction
+
+    @property
+    def effects(self) -> Effects | None:
+        """What the transaction wrote so far, None when there is none."""
+        return None if self._transaction is None else self._transaction.effects()
 
     def __repr__(self) -> str:
         return f"<Context {self.subject} {self.message_id} attempt {self.attempt}>"

@@ -16,7 +16,7 @@ from catga.errors import CodecError, LeaseLost
 from catga.model.qos import QualityOfService
 from catga.model.retry import Reject, Retry
 from catga.policy import Park
-from catga.spi import Ack, Nack, Outgoing, Record
+from catga.spi import Ack, Effects, Nack, Outgoing, Record
 from catga.spi import Reject as Rejection
 
 __all__ = ["Outcomes"]
@@ -70,7 +70,8 @@ class Outcomes:
                 record = self.once.record(work)
             else:
                 self._respond(work, None)
-            self.decide(work, Ack(), record)
+            effects = None if context is None else context.effects
+            self.decide(work, Ack(), record, effects)
         elif work.stop is Stop.DRAIN:
             self.decide(work, Nack(0.0))  # it has not failed: another may have it at once
         else:
@@ -133,11 +134,17 @@ class Outcomes:
         work.state = State.SETTLING
         work.feed.settler.add(Decision(work, Rejection(cause), dead_letter=letter))
 
-    def decide(self, work: Work, outcome: Ack | Nack, record: Record | None = None) -> None:
+    def decide(
+        self,
+        work: Work,
+        outcome: Ack | Nack,
+        record: Record | None = None,
+        effects: Effects | None = None,
+    ) -> None:
         """Let the settler carry out a decision (there is none to carry out at QoS 0)."""
         work.state = State.SETTLING
         if work.feed.settler is not None:
-            work.feed.settler.add(Decision(work, outcome, record))
+            work.feed.settler.add(Decision(work, outcome, record, effects=effects))
 
     def off_hands(self, work: Work, word: str) -> None:
         """Account for one delivery that is settled, lost or dropped."""

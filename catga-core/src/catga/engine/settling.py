@@ -19,7 +19,9 @@ from catga.spi import (
     Capabilities,
     Capability,
     Commit,
+    Conflict,
     Done,
+    Effects,
     InboxStore,
     Lost,
     Nack,
@@ -52,6 +54,8 @@ class Decision:
     """To be written before (or with) the acknowledgement."""
     dead_letter: DeadLetter | None = None
     """To be parked before the rejection."""
+    effects: Effects | None = None
+    """To be written with the record, in one step."""
 
 
 def _without_body(letter: DeadLetter) -> DeadLetter:
@@ -76,6 +80,7 @@ class Settler:
         clock: Clock,
         source: str,
         on_settled: Callable[[Work, str], None],
+        on_conflict: Callable[[Work], None],
     ) -> None:
         self._feed = feed
         self._inbox = inbox
@@ -85,6 +90,7 @@ class Settler:
         self._clock = clock
         self._source = source
         self._on_settled = on_settled
+        self._on_conflict = on_conflict
         self._decisions: list[Decision] = []
         self._wanted = asyncio.Event()
         self._closing = False
@@ -124,10 +130,15 @@ class Settler:
             plain += await self._park(parking)
         elif parking:
             plain += await self._publish_letters(parking)
-        if completing and self._commits:
-            await self._commit(completing)
-        elif completing:
-            plain += await self._record(completing)
+        # Effects are only ever there where they can be committed (`Context.transaction`).
+        joint, apart = completing, list[Decision]()
+        if not self._commits:
+            joint = [decision for decision in completing if decision.effects is not None]
+            apart = [decision for decision in completing if decision.effects is None]
+        if joint:
+            await self._commit(joint)
+        if apart:
+            plain += await self._record(apart)
         if plain:
             await self._settle(plain)
 
@@ -192,10 +203,17 @@ class Settler:
         """Record and acknowledge in one step, where the transport can."""
 
         async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
-            commits = [Commit(d.work.delivery, d.record) for d in part if d.record is not None]
-            return await self._feed.subscription.commit(commits)
+            return await self._feed.subscription.commit(
+                [Commit(d.work.delivery, d.record, d.effects) for d in part if d.record is not None]
+            )
 
         for decision, result in zip(batch, await self._persist(batch, attempt), strict=True):
+            if isinstance(result, Conflict):
+                self._on_conflict(decision.work)
+                continue
+            if isinstance(result, Done) and result.before:
+                # What was answered then is kept; what was worked out now was not written.
+                decision.work.reply = None
             self._off_hands(decision, result)
 
     async def _settle(self, batch: list[Decision]) -> None:

@@ -38,6 +38,7 @@ class Work:
     """One delivery in hand."""
 
     __slots__ = (
+        "conflicts",
         "context",
         "deadline",
         "delivery",
@@ -63,6 +64,7 @@ class Work:
         self.reply: Outgoing | None = None
         """What is sent to the requester once it is recorded (QoS 2)."""
         self.state = State.QUEUED
+        self.conflicts = 0
         self.stop: Stop | None = None
         self.task: asyncio.Task[Any] | None = None
         self.deadline = float("inf")

@@ -23,6 +23,9 @@ class Capability(StrEnum):
     """One member of each group gets a QoS 0 message."""
     COMMIT = "commit"
     """Completion record and acknowledgement are written in one step (`Subscription.commit`)."""
+    ATOMIC = "atomic"
+    """What a handler writes through its transaction is committed together with its completion
+    record (`Commit.effects`)."""
     HANDLED = "handled"
     """The transport can tell when every group has finished a message (`wait_handled`)."""
     DISCOVERY = "discovery"

@@ -10,6 +10,7 @@ from catga.errors import CatgaError
 
 __all__ = [
     "Ack",
+    "Conflict",
     "Done",
     "Drained",
     "Lost",
@@ -91,13 +92,21 @@ Settlement: TypeAlias = Ack | Nack | Reject
 class Done:
     """The settlement or extension took effect."""
 
+    before: bool = attrs.field(default=False, eq=False)
+    """Of a commit: it was recorded before, so that nothing of this one was written."""
+
 
 @attrs.frozen
 class Lost:
     """It had no effect: settled before, or another consumer's by now."""
 
 
-SettleResult: TypeAlias = Done | Lost | Unknown
+@attrs.frozen
+class Conflict:
+    """Nothing was written: what the commit had read was changed meanwhile. Read it again."""
+
+
+SettleResult: TypeAlias = Done | Lost | Unknown | Conflict
 
 
 @attrs.frozen

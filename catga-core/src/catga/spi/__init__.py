@@ -9,6 +9,7 @@ from catga.model.capability import Capabilities, Capability
 from catga.model.node import ChangeKind, Node, NodeChange, NodeRecord
 from catga.model.outcome import (
     Ack,
+    Conflict,
     Done,
     Lost,
     Nack,
@@ -28,6 +29,7 @@ from catga.spi.deadletters import DeadLetterStore, StoredLetter
 from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.descriptors import SPI_VERSION, CommandDescriptor, TransportDescriptor
 from catga.spi.discovery import NodeStore, Sighting, Snapshot
+from catga.spi.effects import EffectKey, Effects, EffectStore, Found
 from catga.spi.inbox import Commit, Completion, InboxStore, Record
 from catga.spi.middleware import Instrument, Middleware
 from catga.spi.transport import (
@@ -57,10 +59,15 @@ __all__ = [
     "CommandDescriptor",
     "Commit",
     "Completion",
+    "Conflict",
     "DeadLetterStore",
     "Delivery",
     "Done",
+    "EffectKey",
+    "EffectStore",
+    "Effects",
     "EventKind",
+    "Found",
     "Health",
     "InboxStore",
     "Instrument",

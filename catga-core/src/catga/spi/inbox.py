@@ -9,6 +9,7 @@ import attrs
 
 from catga.model.outcome import SettleResult
 from catga.spi.delivery import Delivery
+from catga.spi.effects import Effects
 
 __all__ = ["Commit", "Completion", "InboxStore", "Record"]
 
@@ -39,6 +40,8 @@ class Commit:
     delivery: Delivery
     """To be acknowledged."""
     record: Record
+    effects: Effects | None = None
+    """Written if, and only if, the record is new (`Capability.ATOMIC`)."""
 
 
 class InboxStore(ABC):

@@ -27,6 +27,7 @@ from catga.model.subject import Subject
 from catga.spi.deadletters import DeadLetterStore
 from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.discovery import NodeStore
+from catga.spi.effects import EffectStore
 from catga.spi.inbox import Commit, InboxStore
 
 __all__ = [
@@ -192,6 +193,10 @@ class Subscription(ABC):
 
         Needs `Capability.COMMIT`. `Done` also when the record was there before, which then stays
         as it is; `Lost` when the delivery is another consumer's by now and there is no record.
+
+        With `Commit.effects` (`Capability.ATOMIC`) they are written in the same step, unless the
+        record was there before (`Done.before`); `Conflict`, and nothing was written and the
+        delivery is still ours, when a version they name is not the present one.
         """
         del batch
         raise CapabilityError("this transport has no one-step commit")
@@ -272,6 +277,11 @@ class Transport(ABC):
     @abstractmethod
     def inbox(self) -> InboxStore | None:
         """The transport's own store of completion records, if it has one."""
+
+    @property
+    def effects(self) -> EffectStore | None:
+        """Where the keys of transactions can be read (`Capability.ATOMIC`)."""
+        return None
 
     @property
     def dead_letters(self) -> DeadLetterStore | None:

@@ -12,6 +12,7 @@ from catga.spi import (
     DeadLetterStore,
     Delivery,
     Done,
+    EffectStore,
     Health,
     InboxStore,
     Kind,
@@ -128,6 +129,11 @@ class TappedTransport(Transport):
     def dead_letters(self) -> DeadLetterStore | None:
         """Of the transport behind."""
         return self._inner.dead_letters
+
+    @property
+    def effects(self) -> EffectStore | None:
+        """Of the transport behind."""
+        return self._inner.effects
 
     async def open(self, runtime: Runtime) -> None:
         """Pass it on."""

@@ -8,6 +8,7 @@ from catga.testing.contract.accounting import AccountingContract
 from catga.testing.contract.addressing import AddressingContract
 from catga.testing.contract.at_least_once import AtLeastOnceContract
 from catga.testing.contract.at_most_once import AtMostOnceContract
+from catga.testing.contract.atomic import AtomicContract
 from catga.testing.contract.cancellation import CancellationContract
 from catga.testing.contract.capabilities import CapabilitiesContract
 from catga.testing.contract.completion import CompletionContract
@@ -36,6 +37,7 @@ __all__ = [
     "AddressingContract",
     "AtLeastOnceContract",
     "AtMostOnceContract",
+    "AtomicContract",
     "CancellationContract",
     "CapabilitiesContract",
     "CompletionContract",
@@ -85,6 +87,7 @@ class TransportContract(
     CompletionContract,
     DerivedIdsContract,
     RequestsContract,
+    AtomicContract,
     RecoveryContract,
     FaultsContract,
     DiscoveryContract,

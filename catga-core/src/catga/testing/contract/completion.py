@@ -54,6 +54,15 @@ class CompletionContract:
         assert await inbox.responses([]) == []
 
     @law(qos=2)
+    async def test_a_record_outlasts_many_leases(self, stage: Stage) -> None:
+        """QoS 2, third law: it is kept for D, not for as long as a delivery may take."""
+        inbox = await stage.inbox(await stage.transport(), "Charge")
+        key = stage.completion("Charge", "m-1")
+        assert await stage.wait(inbox.record([Record(key, b"response")])) == [Done()]
+        await stage.pass_time(4.0)
+        assert await stage.wait(inbox.responses([key])) == [b"response"]
+
+    @law(qos=2)
     async def test_a_record_holds_for_one_group_and_one_type(self, stage: Stage) -> None:
         """QoS 2, second law: the record says that this group completed this id."""
         inbox = await stage.inbox(await stage.transport(), "Charge", "Refund")
