@@ -28,8 +28,8 @@ class Books:
     altered: set[str] = attrs.field(factory=set)
     ages_us: dict[str, int] = attrs.field(factory=dict)
     at_risk: list[int] = attrs.field(factory=lambda: [0, 0, 0])
-    """By quality: what was in a killed worker's hands, and what was handled and could not be
-    acknowledged because the server was away."""
+    """By quality: what was in the hands of a worker when it was killed, or while the server was
+    away."""
     killed: int = 0
 
 

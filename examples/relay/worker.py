@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -31,21 +33,41 @@ class KillPoint:
     where: str
 
 
-class InFlight(Instrument):
+class InFlight(Instrument, logging.Handler):
     """Which handled deliveries are not yet off this worker's hands, by quality.
 
-    What was handled and then could not be acknowledged stands in the file `risks`: it will come
-    again, and at QoS 2 be handled again if its completion could not be recorded either.
+    What was in hand while the server was away, and was handled, stands in the file `risks`: its
+    completion could not be recorded then, so that it may be handled again.
     """
 
     def __init__(self, risks: Path) -> None:
+        logging.Handler.__init__(self, logging.INFO)
         self.contexts: set[Context] = set()
         self._handled: set[Context] = set()
+        self._doubtful: set[Context] = set()
+        self._away = 0
+        """So many connections are gone."""
         self._risks = risks
+        log = logging.getLogger("catga")
+        log.setLevel(logging.INFO)
+        log.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hear that the connection is gone, or back."""
+        words = record.getMessage()
+        if words.startswith("disconnected:"):
+            self._away += 1
+            self._doubtful |= self.contexts
+        elif words.startswith("connected:"):
+            self._away = max(0, self._away - 1)
+        elif record.levelno >= logging.WARNING:
+            print(words, file=sys.stderr)
 
     def started(self, context: Any) -> None:
         """A handler begins."""
         self.contexts.add(context)
+        if self._away:
+            self._doubtful.add(context)
 
     def finished(self, context: Any, error: BaseException | None) -> None:
         """A handler has ended."""
@@ -54,12 +76,12 @@ class InFlight(Instrument):
 
     def settled(self, context: Any, outcome: str) -> None:
         """Its delivery is acknowledged, given back or lost."""
-        self.contexts.discard(context)
-        if context in self._handled:
-            self._handled.discard(context)
-            if outcome != "ack":
-                with self._risks.open("a") as risks:
-                    risks.write(f"{context.message_id} {int(context.qos)}\n")
+        handled, doubtful = context in self._handled, context in self._doubtful
+        for contexts in (self.contexts, self._handled, self._doubtful):
+            contexts.discard(context)
+        if handled and (doubtful or outcome != "ack"):
+            with self._risks.open("a") as risks:
+                risks.write(f"{context.message_id} {int(context.qos)}\n")
 
     def by_quality(self) -> Counter[int]:
         """Count them."""

@@ -38,3 +38,28 @@ def test_what_waited_behind_a_stall_longer_than_the_lease_is_not_begun() -> None
         assert here.numbers == [0], "the second was another's by then"
 
     Harness(url="inmemory://stall", manual_clock=True).run(law)
+
+
+def test_what_is_doubtful_is_not_begun_and_what_runs_is_settled() -> None:
+    async def law(stage: Stage) -> None:
+        goes_on = asyncio.Event()
+
+        async def wait(_number: int, _attempt: int) -> None:
+            await goes_on.wait()
+
+        bus = stage.bus(settings={"concurrency": 1})
+        heard = keep(bus, Ordered, wait)
+        async with stage.running(bus):
+            await stage.wait(bus.publish_many(Ordered(number) for number in range(3)))
+            await stage.until(lambda: heard.calls)
+            assert bus._session is not None
+            feeds = [feed for each in bus._session.consumers for feed in each._feeds]
+            (feed,) = (feed for feed in feeds if feed.settler is not None)
+            for work in feed.works:
+                work.delivery.doubtful = True
+            goes_on.set()
+            await stage.until(lambda: len(heard.calls) == 3)
+            await stage.until(lambda: bus.counts()["law/Ordered"]["ack"] == 3)
+        assert heard.calls == [(0, 1), (1, 2), (2, 2)], "the others came again with their lease"
+
+    Harness(url="inmemory://doubt", manual_clock=True).run(law)

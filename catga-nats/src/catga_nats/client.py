@@ -61,6 +61,13 @@ class GuardedClient(Client):
         """What the server calls itself; empty when it does not say."""
         return str(self._server_info.get("version", ""))
 
+    @property
+    def server_id(self) -> str:
+        """The name of the server's process: a restart gives it another. Empty in a cluster, where
+        others know what one of them forgets."""
+        info = self._server_info
+        return "" if info.get("cluster") else str(info.get("server_id", ""))
+
     async def send(
         self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None
     ) -> bool:

@@ -58,6 +58,10 @@ class Connection:
         self.client = GuardedClient(require_tls=_wants_tls(address, settings))
         self.version = (0, 0, 0)
         self.mux: Mux
+        self.server_restarted = False
+        """Whether the last reconnect met a new process: JetStream writes down late what a consumer
+        has handed out, so that one which was killed gives some of it to another at once."""
+        self._server_id = ""
 
     async def open(self) -> None:
         """Connect within the deadline of the runtime, then subscribe to answers."""
@@ -67,6 +71,7 @@ class Connection:
             await self._connected(connecting, refused)
             self._refused = None
             self.version = parse_version(self.client.server_version)
+            self._server_id = self.client.server_id
             self.mux = Mux(self.client, self._runtime.clock)
             await self.mux.start()
         except BaseException:
@@ -164,6 +169,8 @@ class Connection:
                 self.emit(EventKind.DISCONNECTED, self._address.shown)
 
     async def _on_reconnected(self) -> None:
+        before, self._server_id = self._server_id, self.client.server_id
+        self.server_restarted = before != self._server_id
         self.emit(EventKind.CONNECTED, self._address.shown)
         for listener in tuple(self.on_reconnected):
             try:

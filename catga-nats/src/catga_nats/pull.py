@@ -115,6 +115,11 @@ class PullSubscription(Subscription):
         self._requests.clear()
         self._asked = 0
 
+    def doubt(self) -> None:
+        """Let go of what was handed out before the server was killed, and was not begun."""
+        self._mailbox.clear()
+        self._settler.doubt()
+
     async def restart(self) -> None:
         """After a reconnect: what was asked before is gone."""
         self._forget_requests()

@@ -64,6 +64,12 @@ class Settler:
         """Count these as handed out."""
         self._held.update(deliveries)
 
+    def doubt(self) -> None:
+        """Count nothing as handed out any more; whoever has begun on one may settle it still."""
+        for delivery in self._held:
+            delivery.doubtful = True
+        self._held.clear()
+
     def release_expired(self) -> None:
         """Stop counting what its receiver has let expire."""
         now = self._clock.monotonic()

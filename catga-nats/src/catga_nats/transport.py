@@ -214,13 +214,16 @@ class NatsTransport(Transport):
         return self._connection
 
     async def _reconnected(self) -> None:
+        durable = [each for each in self._subscriptions if isinstance(each, PullSubscription)]
+        if self._need().server_restarted:
+            for each in durable:  # all of them before anything else can happen
+                each.doubt()
         live = [each for each in self._subscriptions if isinstance(each, LiveSubscription)]
         if live:
             words = f"{len(live)} live subscription(s) were without a connection"
             self._need().emit(EventKind.GAP, words)
-        for each in self._subscriptions:
-            if isinstance(each, PullSubscription):
-                await each.restart()
+        for each in durable:
+            await each.restart()
 
     async def _pulse(self, connection: Connection) -> None:
         while self._connection is connection:

@@ -205,7 +205,7 @@ class Consumer:
         if work.state is not State.QUEUED or work.envelope is None or work.context is None:
             return  # given back or lost while it waited
         now = self._s.clock.monotonic()
-        if work.delivery.lease_until <= now:
+        if work.delivery.lease_until <= now or work.delivery.doubtful:
             self._lost(work)  # this process stood still: it may run elsewhere by now
             return
         if self._outcomes.expired(work):

@@ -55,6 +55,9 @@ class Delivery:
     """On a reply subscription: nobody listens for the request with this token."""
     replays: int = 0
     """As it was published (`Outgoing.replays`)."""
+    doubtful: bool = False
+    """Set by a transport whose broker may have forgotten who has this, and hand it to another in
+    mid-lease: no handler is begun on it any more. One that runs may still settle it."""
 
 
 @attrs.frozen
