@@ -10,16 +10,8 @@ from attrs import validators
 from catga.plugins import hookimpl
 from catga.spi import Address, Capability, Transport, TransportDescriptor
 
-CAPABILITIES = frozenset(
-    {
-        Capability.AT_MOST_ONCE,
-        Capability.AT_LEAST_ONCE,
-        Capability.EXACTLY_ONCE,
-        Capability.LIVE_GROUPS,
-        Capability.COMMIT,
-        Capability.NO_RESPONDERS,
-    }
-)
+_ABLE = "at-most-once at-least-once exactly-once live-groups commit no-responders"
+CAPABILITIES = frozenset(map(Capability, _ABLE.split()))
 
 
 @attrs.frozen

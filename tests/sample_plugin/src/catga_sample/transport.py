@@ -40,6 +40,9 @@ class SampleTransport(spi.Transport, spi.InboxStore):
         """Wall-clock seconds: the only time that means the same in every process, and later."""
         return self.runtime.clock.now().timestamp()
 
+    def tell(self, kind: spi.EventKind, words: str) -> None:
+        self.runtime.emit(spi.TransportEvent(kind, words))
+
     @property
     def capabilities(self) -> spi.Capabilities:
         return spi.Capabilities(CAPABILITIES, {spi.Capability.HANDLED: "left out: it is a sample"})
@@ -61,11 +64,10 @@ class SampleTransport(spi.Transport, spi.InboxStore):
         while True:
             now = self.now()
             try:
-                await self.database.write(
-                    queues.keep_house, self.runtime.instance, now + _ALIVE, now
-                )
+                ask = (self.runtime.instance, now + _ALIVE, now)
+                await self.database.write(queues.keep_house, *ask)
             except errors.ConnectionLost as error:
-                self.runtime.emit(spi.TransportEvent(spi.EventKind.TROUBLE, str(error)))
+                self.tell(spi.EventKind.TROUBLE, str(error))
             await self.runtime.clock.sleep(_ALIVE / 3)
 
     async def prepare(self, topology: spi.Topology, mode: spi.Mode) -> None:
@@ -74,8 +76,8 @@ class SampleTransport(spi.Transport, spi.InboxStore):
         for source in topology.sources:
             # An ephemeral group comes and goes with its subscription.
             if not source.ephemeral and await self.database.write(look, source) is None:
-                words = f"{self.database.path} has no group {source.group!r} of {source.type}"
-                raise errors.ConfigurationError(f"{words}: start it once with create=true")
+                words = f"no group {source.group!r} of {source.type}: start once with create=true"
+                raise errors.ConfigurationError(words)
 
     async def publish(self, batch: Sequence[spi.Outgoing]) -> list[spi.PublishResult]:
         missed: list[int] = []
@@ -98,8 +100,7 @@ class SampleTransport(spi.Transport, spi.InboxStore):
         except errors.ConnectionLost as error:
             return [spi.Rejected(error, transient=True)] * len(batch)
         if any(missed):
-            detail = f"{sum(missed)} QoS 0 messages found no room"
-            self.runtime.emit(spi.TransportEvent(spi.EventKind.SLOW_CONSUMER, detail))
+            self.tell(spi.EventKind.SLOW_CONSUMER, f"{sum(missed)} QoS 0 messages found no room")
         return results
 
     async def each(self, batch: Sequence[E], one: One[E, T]) -> list[T]:
