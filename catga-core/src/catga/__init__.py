@@ -6,7 +6,9 @@ same application over any transport that is installed.
 
 from catga.bus import Bus, Parts
 from catga.engine.context import Context
+from catga.engine.deadletters import DeadLetter
 from catga.engine.discovery import Discovery
+from catga.engine.letterbox import DeadLetters, LetterFilter
 from catga.errors import (
     AuthenticationError,
     CapabilityError,
@@ -53,6 +55,8 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLost",
     "Context",
+    "DeadLetter",
+    "DeadLetters",
     "DecodeError",
     "Discovery",
     "Drained",
@@ -60,6 +64,7 @@ __all__ = [
     "Event",
     "Instrument",
     "LeaseLost",
+    "LetterFilter",
     "Message",
     "Middleware",
     "NoHandler",

@@ -13,7 +13,7 @@ from catga.cli.errors import CommandFailed, verbose_option
 from catga.cli.letters import Asked, list_letters, show_letters
 from catga.cli.moving import Move, move_letters
 from catga.cli.terminal import INTERRUPTED, quiet
-from catga.engine.letterbox import Wanted
+from catga.engine.letterbox import LetterFilter
 from catga.engine.replaying import MAX_REPLAYS
 from catga.plugins import installed_catalog
 from catga.settings import parse_url
@@ -99,7 +99,7 @@ def _moving_options(command: CommandT) -> CommandT:
 
 def _asked(given: dict[str, Any]) -> Asked:
     """Take what `_options` adds out of `given`. Raises `CommandFailed` for a place in memory."""
-    wanted = Wanted(
+    wanted = LetterFilter(
         types=frozenset(given.pop("types")),
         groups=frozenset(given.pop("groups")),
         cause=given.pop("cause"),
@@ -189,9 +189,9 @@ def purge(context: click.Context, /, **given: Any) -> None:
 def _move(context: click.Context, move: Move, given: dict[str, Any]) -> None:
     asked = _asked(given)
     if given.pop("everything"):
-        if asked.wanted != Wanted():
+        if asked.wanted != LetterFilter():
             raise click.UsageError("--all and a filter contradict each other: give one of them")
-    elif asked.wanted == Wanted():
+    elif asked.wanted == LetterFilter():
         raise click.UsageError("say which letters: a filter (--group, --type, --id, …), or --all")
     _run(context, move_letters(asked, move, **given))
 

@@ -16,7 +16,7 @@ from catga.bus import Bus
 from catga.cli.terminal import console, printable
 from catga.codecs import read_envelope
 from catga.engine.deadletters import DeadLetter
-from catga.engine.letterbox import DeadLetters, Wanted
+from catga.engine.letterbox import DeadLetters, LetterFilter
 from catga.engine.replaying import FoundLetter
 from catga.errors import DecodeError
 from catga.settings import parse_url
@@ -33,7 +33,7 @@ class Asked:
 
     url: str = attrs.field(repr=False)
     namespace: str
-    wanted: Wanted
+    wanted: LetterFilter
     limit: int | None
     in_json: bool
 
@@ -90,7 +90,7 @@ async def list_letters(asked: Asked) -> int:
 
 
 def _as_asked(asked: Asked) -> str:
-    return "" if asked.wanted == Wanted() else " that are as asked for"
+    return "" if asked.wanted == LetterFilter() else " that are as asked for"
 
 
 def facts(found: FoundLetter) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from catga.engine.replaying import MAX_REPLAYS, FoundLetter, Replayer, Result, r
 from catga.errors import AuthenticationError, ConfigurationError
 from catga.spi import DeadLetterStore, Outgoing, PublishResult, Source, StoredLetter, Subject
 
-__all__ = ["DeadLetters", "Wanted"]
+__all__ = ["DeadLetters", "LetterFilter"]
 
 _PAGE = 100
 
 
 @attrs.frozen(kw_only=True)
-class Wanted:
+class LetterFilter:
     """Which letters are meant; an empty field leaves them all. Times must have a zone."""
 
     types: frozenset[str] = frozenset()
@@ -82,14 +82,14 @@ class DeadLetters:
         counts = await self._store.subjects(self._namespace)
         return {subject: counts[subject] for subject in sorted(counts, key=_order)}
 
-    async def find(self, wanted: Wanted | None = None) -> AsyncIterator[FoundLetter]:
+    async def find(self, wanted: LetterFilter | None = None) -> AsyncIterator[FoundLetter]:
         """Yield the letters that are meant, group by group and type by type, the oldest first.
 
         Reads a page at a time; what is parked meanwhile may come as well. Letters may be replayed
         or removed while the search goes on. What may not be read is passed over, and stands in
         `unknown`.
         """
-        which = Wanted() if wanted is None else wanted
+        which = LetterFilter() if wanted is None else wanted
         for subject in await self.counts():
             if not which.reaches(subject):
                 continue

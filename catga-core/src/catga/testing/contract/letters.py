@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from catga.bus import Bus
 from catga.engine.deadletters import DeadLetter
-from catga.engine.letterbox import Wanted
+from catga.engine.letterbox import LetterFilter
 from catga.engine.replaying import FoundLetter
 from catga.model.capability import Capability
 from catga.spi import DeadLetterStore, Kind, Outgoing
@@ -44,7 +44,7 @@ def fails_until(ready: Callable[[], bool]) -> Callable[[int, int], Awaitable[Non
     return act
 
 
-async def letters_of(bus: Bus, wanted: Wanted | None = None) -> list[FoundLetter]:
+async def letters_of(bus: Bus, wanted: LetterFilter | None = None) -> list[FoundLetter]:
     """Return the letters that a bus of the namespace sees."""
     return [found async for found in bus.dead_letters.find(wanted)]
 

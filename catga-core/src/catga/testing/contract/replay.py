@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from catga.bus import Bus
-from catga.engine.letterbox import Wanted
+from catga.engine.letterbox import LetterFilter
 from catga.engine.replaying import Fate, FoundLetter, Replayer, Result
 from catga.errors import ConnectionLost, TransportError
 from catga.spi import Kind, Outgoing, PublishResult, Rejected, Source, Unknown
@@ -199,7 +199,7 @@ class ReplayContract:
             reasons = " ".join(each.reason for each in results)
             assert "9 bytes" in reasons
             assert "the group gone takes no Ordered any more" in reasons
-            left = await stage.wait(letters_of(bus, Wanted(ids=frozenset(fates))))
+            left = await stage.wait(letters_of(bus, LetterFilter(ids=frozenset(fates))))
             assert {each.place for each in left} == {
                 place for place, fate in fates.items() if fate is Fate.REFUSED
             }
