@@ -125,8 +125,7 @@ def settles_before_it_parks(real: Any) -> Any:
 
     async def park(self: Settler, work: Sequence[tuple[Token, Outgoing]]) -> list[SettleResult]:
         results = await self.acknowledge([token for token, _ in work], confirm=True)
-        publisher = Publisher(self._session, lambda: 1 << 29)
-        await publisher.publish([letter for _, letter in work])
+        await Publisher(self._session).publish([letter for _, letter in work])
         return results
 
     return park

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from redis_kit import Lab, address_of, gather_deliveries, lab, out, topology
+from redis_kit import NAMESPACE, Lab, address_of, admin, gather_deliveries, lab, out, topology
 
 from catga.errors import (
     AuthenticationError,
@@ -15,7 +15,7 @@ from catga.errors import (
     ConfigurationError,
     ConnectionLost,
 )
-from catga.spi import Address, Capability, EventKind, Mode, QualityOfService, Secret
+from catga.spi import Address, Capability, EventKind, Mode, QualityOfService, Secret, Source
 from catga.testing import free_port
 from catga_redis.checks import check_server, find_risks
 from catga_redis.plugin import catga_transports
@@ -202,3 +202,18 @@ def test_the_plugin_claims_its_schemes_and_what_it_can_do() -> None:
     assert transport.capabilities.present == descriptor.capabilities
     with pytest.raises(CapabilityError, match="handled"):
         transport.capabilities.require(Capability.HANDLED, "the test")
+
+
+def test_each_role_has_one_connection_however_many_subscriptions(own_server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+            transport = await bench.transport()
+            for type_ in ("One", "Two", "Three"):
+                for group in ("first", "second"):
+                    await bench.member(transport, type_, group)
+                await transport.subscribe(Source(NAMESPACE, type_))
+            names = [each["name"] for each in await client.client_list() if each["name"]]
+            roles = ("commands", "group-first", "group-second", "live")
+            assert sorted(names) == [f"lab:{role}" for role in roles]
+
+    asyncio.run(law())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -50,9 +50,8 @@ class _Ways:
 class Publisher:
     """Sends batches; each entry gets its own result."""
 
-    def __init__(self, session: Session, limit: Callable[[], int]) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._limit = limit
         self._keys: dict[Subject, tuple[bytes, bytes]] = {}
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
@@ -80,7 +79,7 @@ class Publisher:
 
     def _ways(self, batch: Sequence[Outgoing], results: list[PublishResult | None]) -> _Ways:
         ways = _Ways()
-        limit = self._limit()
+        limit = self._session.max_body
         for index, out in enumerate(batch):
             subject = out.subject
             if subject.kind is Kind.DEAD:

@@ -25,6 +25,8 @@ class Session:
     runtime: Runtime
     commands: Wire
     """The connection for everything that does not wait at the server."""
+    bulk_limit: int = 512 * 1024 * 1024
+    """The server's `proto-max-bulk-len`; so much it is by default (Redis 7.2, redis.conf)."""
     window_ms: int = 600_000
     """W."""
     completion_ms: int = 86_400_000
@@ -41,6 +43,11 @@ class Session:
     def member(self) -> bytes:
         """The name of this bus among the members of its groups."""
         return self.runtime.instance.encode()
+
+    @property
+    def max_body(self) -> int:
+        """The most bytes of one body: the server's limit, or the smaller setting."""
+        return min(self.bulk_limit, self.settings.max_payload_bytes or self.bulk_limit)
 
     def length_of(self, subject: Subject) -> int | bytes:
         """The `max_length` of a stream, or nothing; dead letters are never trimmed."""

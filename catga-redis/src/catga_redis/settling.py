@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from catga.errors import CatgaError, TransportError
+from catga.errors import CatgaError, PayloadTooLarge, TransportError
 from catga.spi import (
     Commit,
     Conflict,
@@ -123,18 +123,26 @@ class Settler:
         return results
 
     async def park(self, work: Sequence[tuple[Token, Outgoing]]) -> list[SettleResult]:
-        """Store the dead letter of each and acknowledge it."""
+        """Store the dead letter of each and acknowledge it; what is too large does neither."""
         results: list[SettleResult] = [LOST] * len(work)
-        for stream, letters, part in _by_letters(work):
+        limit = self._session.max_body
+        fitting: dict[tuple[StreamKey, Subject], list[int]] = {}
+        for index, (token, letter) in enumerate(work):
+            if len(letter.body) > limit:
+                results[index] = Unknown(PayloadTooLarge(len(letter.body), limit))
+            else:
+                fitting.setdefault((token[0], letter.subject), []).append(index)
+        for (stream, letters), indexes in fitting.items():
             make_findable(self._session, letters)
             seen = seen_prefix(letters)
-            keys = [stream.key, stream_key(letters)]
-            values: list[Any] = [self._session.window_ms]
-            for index in part:
-                token, letter = work[index]
-                keys.append(seen + letter.message_id.encode())
-                values += (*token[1:], letter.body)
-            _place(await self._run(PARK, keys, stream, values), part, results)
+            for part in parts(indexes, lambda index: len(work[index][1].body)):
+                keys = [stream.key, stream_key(letters)]
+                values: list[Any] = [self._session.window_ms]
+                for index in part:
+                    token, letter = work[index]
+                    keys.append(seen + letter.message_id.encode())
+                    values += (*token[1:], letter.body)
+                _place(await self._run(PARK, keys, stream, values), part, results)
         return results
 
     async def _commit_effects(self, token: Token, commit: Commit) -> SettleResult:
@@ -166,18 +174,6 @@ def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, list[int]]]
     for stream, indexes in by_stream.items():
         for at in range(0, len(indexes), BATCH):
             yield stream, indexes[at : at + BATCH]
-
-
-def _by_letters(
-    work: Sequence[tuple[Token, Outgoing]],
-) -> Iterator[tuple[StreamKey, Subject, list[int]]]:
-    """Yield the positions of what one script can park: from one stream to another one."""
-    by_place: dict[tuple[StreamKey, Subject], list[int]] = {}
-    for index, (token, letter) in enumerate(work):
-        by_place.setdefault((token[0], letter.subject), []).append(index)
-    for (stream, letters), indexes in by_place.items():
-        for part in parts(indexes, lambda index: len(work[index][1].body)):
-            yield stream, letters, part
 
 
 def _place(

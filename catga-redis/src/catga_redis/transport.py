@@ -62,8 +62,6 @@ __all__ = ["RedisTransport"]
 _CAPABILITIES = Capabilities(
     CAPABILITIES, {Capability.HANDLED: "Redis does not say when every group has settled an entry"}
 )
-_BULK_LIMIT = 512 * 1024 * 1024
-"""`proto-max-bulk-len` unless the server says otherwise (Redis 7.2, redis.conf)."""
 _HEALTH_SECONDS = 2.0
 _LOADING_PAUSE = 0.05
 
@@ -86,7 +84,6 @@ class RedisTransport(Transport):
         self._readers: dict[str, GroupReader] = {}
         self._opening = asyncio.Lock()
         self._subscriptions: list[Subscription] = []
-        self._bulk_limit = _BULK_LIMIT
         self._warned: set[str] = set()
         self._server = ""
 
@@ -101,7 +98,7 @@ class RedisTransport(Transport):
     @property
     def max_payload_bytes(self) -> int | None:
         """The server's `proto-max-bulk-len`, or the smaller setting."""
-        return min(self._bulk_limit, self._settings.max_payload_bytes or self._bulk_limit)
+        return None if self._session is None else self._session.max_body
 
     @property
     def server(self) -> str:
@@ -139,7 +136,7 @@ class RedisTransport(Transport):
             await wire.close()
             raise
         self._session = session
-        self._publisher = Publisher(session, lambda: self.max_payload_bytes or _BULK_LIMIT)
+        self._publisher = Publisher(session)
         self._inbox = RedisInbox(session)
         self._effects = RedisEffects(session)
         self._hub = LiveHub(session)
@@ -166,7 +163,7 @@ class RedisTransport(Transport):
         with contextlib.suppress(*REPLY_ERRORS):  # not permitted: the usual limit is assumed
             answer = await session.commands.call(b"CONFIG", b"GET", b"proto-max-bulk-len")
             if answer:
-                self._bulk_limit = int(answer[1])
+                session.bulk_limit = int(answer[1])
 
     @staticmethod
     async def _greeting(session: Session) -> Any:

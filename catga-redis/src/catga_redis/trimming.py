@@ -20,8 +20,9 @@ _LIMIT = 10_000
 TRIM = Script(
     NOW
     + b"""
--- KEYS: stream, retentions, ephemeral groups, the retry set of an ephemeral group without its name.
--- ARGV: ms after which an ephemeral group without readers is ended, limit.
+-- KEYS: stream, retentions, ephemeral groups.
+-- ARGV: ms after which an ephemeral group without readers is ended, limit, the name of a group's
+--   retry set without the group.
 -- Keeps whatever some group has not read, or has read and not settled, and whatever is younger
 -- than the longest retention. An entry's id begins with its time. Returns how many it removed.
 local function less(a, b)
@@ -54,7 +55,7 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = read(flat)
   if abandoned(group.name) then
     redis.call('XGROUP', 'DESTROY', KEYS[1], group.name)
-    redis.call('DEL', string.format(KEYS[4], group.name))
+    redis.call('DEL', string.format(ARGV[3], group.name))
     redis.call('ZREM', KEYS[3], group.name)
   else
     local settled = group['last-delivered-id']
@@ -106,10 +107,10 @@ class Trimmer:
                 stream.key,
                 retention_key(namespace, type_),
                 ephemeral_key(namespace, type_),
-                retry_key(stream.subject, "%s"),
             ]
+            values = [ABANDONED_MS, _LIMIT, retry_key(stream.subject, "%s")]
             try:
-                await TRIM.run(session.commands, keys, [ABANDONED_MS, _LIMIT])
+                await TRIM.run(session.commands, keys, values)
             except REPLY_ERRORS:
                 continue  # the stream is gone, or it is not permitted
             except CatgaError:

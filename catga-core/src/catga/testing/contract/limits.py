@@ -7,6 +7,7 @@ import asyncio
 import attrs
 
 from catga.errors import PayloadTooLarge
+from catga.model.capability import Capability
 from catga.spi import Done, EventKind, Outgoing, Receipt, Rejected, Transport
 from catga.testing.contract.messages import Noted, Ordered, keep
 from catga.testing.harness import Ability, law
@@ -55,6 +56,25 @@ class LimitsContract:
             assert refused.value.size_bytes > refused.value.limit_bytes == limit
         assert await stage.copies("Order") == [b"first", b"before", b"after"]
         assert await stage.copies("Noted") == []
+
+    @law(qos=1, needs=[Capability.DEAD_LETTERS])
+    async def test_a_dead_letter_that_is_too_large_is_parked_without_its_body(
+        self, stage: Stage
+    ) -> None:
+        """Faults, body at the limit: a letter is larger than its original; it says what it left
+        out, and stops nobody."""
+        transport, limit = await _small(stage)
+        bus = stage.bus(settings={**stage.harness.small})
+        heard = keep(bus, Ordered)
+        poison = b"\xff" * (limit * 9 // 10)
+        async with stage.running(bus):
+            await stage.store(transport, stage.out("Ordered", poison))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("dead-letter"), 10.0)
+            await bus.publish(Ordered(1))
+            await stage.until(lambda: heard.calls == [(1, 1)])
+            (found,) = [each async for each in bus.dead_letters.find()]
+        assert found.letter is not None, found.unreadable
+        assert (found.letter.body, found.letter.body_left_out) == (b"", len(poison))
 
     @law(qos=1)
     async def test_a_window_bounds_what_is_handed_out(self, stage: Stage) -> None:
