@@ -24,6 +24,7 @@ _LEAST: Mapping[str, float] = {
     "Settle": 0.1,
     "ok": 1.0,
     "raise": 0.1,
+    "retry": 0.03,
     "slow": 0.03,
     "hang": 0.03,
     "cancel": 0.03,

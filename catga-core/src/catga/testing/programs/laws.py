@@ -17,7 +17,9 @@ from catga.testing.programs.history import Copy, History, Run
 __all__ = ["LAWS", "Violation", "broken"]
 
 Law = Callable[[History], Iterator[str]]
-_FAILURES = frozenset({"raise", "hang", "cancel", "late-raise"})
+_ROUNDING = 1e-6
+"""Seconds that adding up may be off."""
+_FAILURES = frozenset({"raise", "retry", "hang", "cancel", "late-raise"})
 
 
 @attrs.frozen
@@ -186,7 +188,8 @@ def attempts_count_up(history: History) -> Iterator[str]:
 
 
 def a_failure_waits(history: History) -> Iterator[str]:
-    """Between a failure and the next attempt lies at least the least of the backoff."""
+    """Between a failure and the next attempt lies at least the least of the backoff, or what the
+    handler asked for."""
     base, cap = history.backoff
     copies = Counter(each.id for each in history.copies)
     for (group, id_), runs in _by_group(history, 1, 2):
@@ -194,9 +197,15 @@ def a_failure_waits(history: History) -> Iterator[str]:
             continue
         for before, after in pairwise(runs):
             least = 0.1 * min(cap, base * 2.0 ** (before.attempt - 1))
+            if before.deed == "retry":
+                least = cap
             waited = after.start - before.end
             failed = before.deed in _FAILURES and before.word == "nack"
-            if failed and not history.disturbed(before) and waited < least - history.grain:
+            if (
+                failed
+                and not history.disturbed(before)
+                and waited < least - max(history.grain, _ROUNDING)
+            ):
                 yield f"{group} tried {id_} again after {waited:.4f} s, not {least:.4f} s"
 
 

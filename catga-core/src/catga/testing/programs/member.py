@@ -16,7 +16,7 @@ from catga.errors import ConfigurationError
 from catga.ground.clock import Clock, Timer
 from catga.model.message import Event
 from catga.model.qos import QualityOfService
-from catga.model.retry import Reject
+from catga.model.retry import Reject, Retry
 from catga.model.subject import parse_subject
 from catga.spi import Instrument, Kind, PublishResult, Receipt
 from catga.testing.faults import FaultProxy
@@ -252,6 +252,8 @@ class Member(Instrument):
             await asyncio.Event().wait()
         if deed == "cancel":
             raise asyncio.CancelledError
+        if deed == "retry":
+            raise Retry(after=self._history.backoff[1])
         if deed == "reject":
             raise Reject("it can never be handled")
         if deed in {"raise", "late-raise"}:

@@ -70,6 +70,13 @@ SCENARIOS: Mapping[str, Scenario] = {
     "a_failed_attempt_is_followed_by_another": Scenario(
         Program(tuple(Publish(qos, a=("raise", "raise")) for qos in (1, 2))), ("nack", "ack")
     ),
+    "a_handler_that_asks_for_it_is_tried_again_later": Scenario(
+        Program(tuple(Publish(qos, a=("retry", "retry")) for qos in (1, 2))), ("nack", "ack")
+    ),
+    "what_is_put_off_too_often_becomes_a_dead_letter": Scenario(
+        Program((Publish(1, a=("retry", "raise")), Publish(2, a=("retry",) * 2)), attempts=2),
+        ("nack", "dead-letter"),
+    ),
     "a_handler_that_hangs_is_stopped_and_tried_again": Scenario(
         Program(tuple(Publish(qos, a=("hang",)) for qos in (1, 2))), ("hang", "nack", "ack")
     ),
@@ -99,6 +106,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     "a_member_that_dies_before_the_ack_is_replaced": Scenario(
         Program(tuple(Publish(qos, a=("crash-after",)) for qos in (1, 2)), members=_TWO),
         ("crash-after", "ack"),
+    ),
+    "a_message_that_ends_its_members_is_parked": Scenario(
+        Program((Publish(1, a=("crash",) * 9), Publish(1), Publish(2)), members=(7,), attempts=1),
+        ("crash", "dead-letter", "ack"),
     ),
     "what_a_dead_member_completed_stays_completed": Scenario(
         Program((Publish(2), Publish(1), Settle(), Crash(), Join(), Pass(3.0)))

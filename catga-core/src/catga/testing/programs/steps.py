@@ -39,6 +39,7 @@ Deed: TypeAlias = Literal[
     "ok",
     "slow",
     "raise",
+    "retry",
     "hang",
     "cancel",
     "reject",
@@ -51,6 +52,7 @@ Deed: TypeAlias = Literal[
 
 * `ok`: it succeeds. `slow`: too, but takes longer than the lease, which is renewed meanwhile.
 * `raise`, `hang` (past the timeout), `cancel` (cancels itself): it fails and is tried again.
+* `retry`: it asks to be tried again, not before the longest backoff has passed.
 * `reject`: it says that this can never be handled.
 * `crash`: its member vanishes before the effect; `crash-after`: between the effect and the ack.
 * `late`, `late-raise`: its member stands still until the lease is over, then it succeeds or fails.

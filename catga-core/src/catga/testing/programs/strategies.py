@@ -33,7 +33,7 @@ __all__ = ["programs"]
 
 MOST_STEPS = 12
 _DEEDS: tuple[Deed, ...] = (
-    *("raise", "raise", "raise", "ok", "slow", "hang", "cancel", "reject"),
+    *("raise", "raise", "retry", "ok", "slow", "hang", "cancel", "reject"),
     *("crash", "crash-after", "crash-after", "late", "late-raise"),
 )
 _deeds = st.lists(st.sampled_from(_DEEDS), max_size=3).map(tuple)
