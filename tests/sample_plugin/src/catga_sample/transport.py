@@ -30,8 +30,7 @@ class SampleTransport(spi.Transport, spi.InboxStore):
     def __init__(self, address: spi.Address, settings: SampleSettings) -> None:
         if address.hosts or not address.path:
             raise errors.ConfigurationError("name a file in the URL: sample:///path/to/file.db")
-        self.settings = settings
-        self.database = Database(Path("/", address.path))
+        self.settings, self.database = settings, Database(Path("/", address.path))
         self.readers: set[SampleSubscription] = set()
         self.runtime: spi.Runtime
         self._window, self.ttl = 600.0, 86_400.0
@@ -62,9 +61,8 @@ class SampleTransport(spi.Transport, spi.InboxStore):
 
     async def _keep_house(self) -> None:
         while True:
-            now = self.now()
             try:
-                ask = (self.runtime.instance, now + _ALIVE, now)
+                ask = (self.runtime.instance, self.now() + _ALIVE, self.now())
                 await self.database.write(queues.keep_house, *ask)
             except errors.ConnectionLost as error:
                 self.tell(spi.EventKind.TROUBLE, str(error))
