@@ -95,9 +95,10 @@ class Opened:
         kind: Kind = Kind.LOG,
         group: str = "",
         qos: QualityOfService = QualityOfService.AT_LEAST_ONCE,
+        **more: Any,
     ) -> Outgoing:
         subject = Subject(self.namespace, kind, "Order", group)
-        return Outgoing(subject, body, message_id or new_message_id(), qos)
+        return Outgoing(subject, body, message_id or new_message_id(), qos, **more)
 
 
 def address_of(url: str, **changed: Any) -> Address:

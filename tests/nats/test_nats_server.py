@@ -159,7 +159,9 @@ def test_what_is_created_is_what_was_asked_for(server: NatsServer) -> None:
         async with opened(server.url) as here:
             await here.prepare(here.source(), qos=TWICE)
             config = await _stream(here)
-            assert config["subjects"] == [f"{here.namespace}.{k}.>" for k in ("log", "to", "redo")]
+            assert config["subjects"] == [
+                f"{here.namespace}.{k}.>" for k in ("log", "to", "redo", "later")
+            ]
             assert (config["retention"], config["discard"]) == ("limits", "new")
             assert (config["storage"], config["num_replicas"]) == ("file", 1)
             assert config["duplicate_window"] == 600 * 10**9
@@ -206,7 +208,7 @@ def test_what_cannot_be_changed_is_refused_by_name(server: NatsServer) -> None:
 def test_a_stream_with_another_retention_is_refused_by_name(server: NatsServer) -> None:
     async def law() -> None:
         async with opened(server.url) as here:
-            subjects = [f"{here.namespace}.{kind}.>" for kind in ("log", "to", "redo")]
+            subjects = [f"{here.namespace}.{kind}.>" for kind in ("log", "to", "redo", "later")]
             name = f"{here.namespace}-log"
             config = {"name": name, "subjects": subjects, "retention": "workqueue"}
             await here.ask(f"STREAM.CREATE.{name}", config)

@@ -25,9 +25,14 @@ def ack_tokens(reply: str) -> tuple[int, str]:
 class Reader:
     """Reads for one source; its few subjects are parsed once."""
 
-    def __init__(self, source: Source, clock: Clock, lease: float) -> None:
+    def __init__(
+        self, source: Source, clock: Clock, lease: float, *, all_headers: bool = False
+    ) -> None:
         self._clock = clock
         self._lease = lease * (1 - LEASE_MARGIN)
+        self._all_headers = all_headers
+        self.lease = lease
+        """Seconds, as the server has it."""
         self._fallback = Subject(source.namespace, Kind.LOG, source.type)
         self._subjects: dict[str, Subject] = {}
 
@@ -42,7 +47,7 @@ class Reader:
         if message.headers:
             before, delivery.replays = carried(message.headers)
             delivery.attempt += before
-            delivery.headers = shown(message.headers)
+            delivery.headers = message.headers if self._all_headers else shown(message.headers)
         return delivery
 
     def _parse(self, text: str) -> Subject:

@@ -13,7 +13,10 @@ __all__ = [
     "nodes_bucket",
     "nodes_hint",
     "nodes_stream",
+    "scheduled_subject",
     "stored_subjects",
+    "waiting_consumer",
+    "waiting_subject",
 ]
 
 
@@ -67,3 +70,18 @@ def stored_subjects(source: Source) -> list[str]:
         Subject(source.namespace, Kind.TO, source.type, source.group).text,
         Subject(source.namespace, Kind.REDO, source.type, source.group).text,
     ]
+
+
+def scheduled_subject(namespace: str, token: str) -> str:
+    """Where a message lies that the server itself will carry to its target."""
+    return f"{namespace}.later.at.{token}"
+
+
+def waiting_subject(namespace: str, token: str) -> str:
+    """Where a message lies that one of us will carry to its target."""
+    return f"{namespace}.later.wait.{token}"
+
+
+def waiting_consumer() -> str:
+    """The durable that holds those back; no group's has such a name."""
+    return "later"

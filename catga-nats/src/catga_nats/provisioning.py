@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import attrs
 
 from catga.errors import CapabilityError, ConfigurationError
 from catga.spi import EventKind, Mode, QualityOfService, Source, Topology
@@ -12,7 +15,8 @@ from catga_nats.api import Call, JetStreamApi, Result
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, api_failure
 from catga_nats.reconcile import Thing, changes, check_echo
-from catga_nats.risks import Risk, consumer_risks, found_risks
+from catga_nats.risks import BOUNDS, Risk, consumer_risks, found_risks
+from catga_nats.schedules import SCHEDULES_SINCE
 from catga_nats.wanted import Wants
 
 __all__ = ["Provisioner"]
@@ -39,14 +43,57 @@ class Provisioner:
         durable = [each for each in topology.sources if each.durable]
         if not durable and not topology.publishes:
             return
-        for config in await self._ensure(self._wants.streams(topology), mode):
+        schedules = self._connection.version >= SCHEDULES_SINCE
+        things = self._wants.streams(topology, schedules=schedules)
+        configs = await self._ensure(things, mode)
+        if schedules and mode is Mode.CREATE:
+            configs[:1] = await self._with_schedules(configs[0], topology)
+        for config in configs:
             self.streams[config["name"]] = config
             self._accept(found_risks(config, topology), topology)
         lasting = [each for each in durable if not each.ephemeral]
-        things = [self._wants.consumer(source) for source in lasting]
+        things = [self._wants.consumer(source) for source in lasting]  # only now: for the stream
         for source, config in zip(lasting, await self._ensure(things, mode), strict=True):
             self._note(source, names.consumer(source), config)
             self._accept(consumer_risks(config), topology)
+
+    async def _with_schedules(
+        self, has: dict[str, Any], topology: Topology
+    ) -> list[dict[str, Any]]:
+        """Let the server hold messages back also in a stream that was made without; not in one
+        with a bound, which would then drop what it has accepted."""
+        if has.get("allow_msg_schedules") or any(
+            has.get(key, -1) > 0 for key in (*BOUNDS, "max_msgs_per_subject")
+        ):
+            return [has]
+        log = self._wants.log(topology, schedules=True)
+        keys = frozenset({"allow_msg_schedules", "discard"} & log.config.keys())
+        return await self._ensure([attrs.evolve(log, preferred=keys)], Mode.CREATE)
+
+    async def log_config(self, namespace: str) -> dict[str, Any]:
+        """Return how the log stream is set. Raises `ConfigurationError` when there is none."""
+        name = names.log_stream(namespace)
+        if name not in self.streams:
+            (result,) = await self._api.call([(f"STREAM.INFO.{name}", None)])
+            if isinstance(result, ApiError):
+                raise api_failure(f"the stream {name}", result)
+            self.streams[name] = result["config"]
+        return self.streams[name]
+
+    async def needs_mover(self, namespace: str, mode: Mode) -> bool:
+        """Say whether somebody has to carry what is delayed, and make sure of its consumer.
+
+        With schedules there may still be what was stored before the server had them.
+        """
+        config = self.streams.get(names.log_stream(namespace))
+        if config is None:
+            return False
+        thing = self._wants.waiting(namespace)
+        if config.get("allow_msg_schedules"):
+            (info,) = await self._api.call([(thing.info, None)])
+            return not isinstance(info, ApiError)
+        await self._ensure([thing], mode)
+        return True
 
     async def create_ephemeral(self, source: Source, name: str) -> None:
         """Create the consumer of one ephemeral subscription."""
@@ -71,11 +118,20 @@ class Provisioner:
 
         Raises `ConfigurationError` when `prepare` has not seen the source.
         """
+        config = self._prepared(source, name)
+        steps = config.get("backoff") or [config["ack_wait"]]  # a backoff replaces the wait
+        return float(steps[0]) / 1e9
+
+    def unsettled_limit(self, source: Source, name: str) -> float:
+        """Return how much this consumer may hand out unsettled, over all members."""
+        limit: int = self._prepared(source, name).get("max_ack_pending", -1)
+        return limit if limit > 0 else math.inf
+
+    def _prepared(self, source: Source, name: str) -> dict[str, Any]:
         config = self._consumers.get((source.namespace, name))
         if config is None:
             raise ConfigurationError(f"the consumer {name} was not prepared")
-        steps = config.get("backoff") or [config["ack_wait"]]  # a backoff replaces the wait
-        return float(steps[0]) / 1e9
+        return config
 
     def _note(self, source: Source, name: str, config: dict[str, Any]) -> None:
         if config.get("deliver_subject"):

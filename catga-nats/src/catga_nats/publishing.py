@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
-from catga.errors import ConnectionLost, PayloadTooLarge
+from catga.errors import (
+    CatgaError,
+    ConnectionLost,
+    PayloadTooLarge,
+    PublishRejected,
+)
 from catga.spi import Outgoing, PublishResult, Receipt, Rejected
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, publish_failure, publish_missing
 from catga_nats.headers import frame_bytes, stored_headers
 from catga_nats.mux import Answer, Batch, Missing
+from catga_nats.schedules import held_back, scheduled
 
 __all__ = ["Publisher"]
 
@@ -32,8 +40,14 @@ _decode_ack = msgspec.json.Decoder(_PubAck).decode
 class Publisher:
     """Hands over QoS 0, stores QoS 1 and 2: one future for the confirmations of a batch."""
 
-    def __init__(self, connection: Connection, ack_timeout: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        ack_timeout: float,
+        log_config: Callable[[str], Awaitable[dict[str, Any]]],
+    ) -> None:
         self._connection = connection
+        self._log_config = log_config
         self._ack_timeout = ack_timeout
         self._in_a_row = 0
 
@@ -77,6 +91,12 @@ class Publisher:
         """Send one to its stream; None when its confirmation is under way."""
         subject = outgoing.subject.text
         headers = stored_headers(outgoing)
+        when = outgoing.not_before
+        if when is not None and when > self._connection.mux.clock.now():
+            try:
+                subject = await self._delayed(outgoing, when, headers)
+            except CatgaError as error:
+                return Rejected(error, transient=isinstance(error, ConnectionLost))
         # More than the limit, headers included, and the server ends the connection.
         size = len(outgoing.body) + frame_bytes(headers)
         if size > limit:
@@ -86,6 +106,18 @@ class Publisher:
             return _UNSENT
         await client.send(subject, outgoing.body, acks.expect(subject), headers)
         return None
+
+    async def _delayed(self, outgoing: Outgoing, when: datetime, headers: dict[str, str]) -> str:
+        """Return the subject on which it waits; its headers say for what."""
+        config = await self._log_config(outgoing.subject.namespace)
+        kept = config.get("max_age", 0)
+        if kept and when > self._connection.mux.clock.now() + timedelta(seconds=kept / 1e9):
+            raise PublishRejected(
+                f"{outgoing.subject}: not stored: it would be due after the max_age of "
+                f"{kept / 1e9:g}s, and be removed before"
+            )
+        way = scheduled if config.get("allow_msg_schedules") else held_back
+        return way(outgoing, when, headers)
 
 
 def _stored(outgoing: Outgoing, answer: Answer) -> PublishResult:

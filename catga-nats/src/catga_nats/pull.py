@@ -28,10 +28,11 @@ from catga.spi import (
     Subscription,
 )
 from catga_nats import names
-from catga_nats.api import JetStreamApi
+from catga_nats.api import Call, JetStreamApi, Result
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError
 from catga_nats.incoming import Reader
+from catga_nats.overflow import Overflow
 from catga_nats.settling import Settler
 
 __all__ = ["PullSubscription"]
@@ -40,6 +41,9 @@ _EXPIRES = 30.0
 _HEARTBEAT = 2.0
 _GRACE = 2.0
 _DRAIN_SECONDS = 5.0
+_LOOK_EVERY = 5
+"""Pulses, while something is in hand."""
+_MISSING = frozenset({10014, 10059})
 
 
 class PullSubscription(Subscription):
@@ -52,7 +56,8 @@ class PullSubscription(Subscription):
         runtime: Runtime,
         source: Source,
         consumer: str,
-        lease: float,
+        reader: Reader,
+        overflow: Overflow | None = None,
     ) -> None:
         self._connection = connection
         self._api = api
@@ -61,8 +66,9 @@ class PullSubscription(Subscription):
         self._consumer = consumer
         self._stream = names.log_stream(source.namespace)
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
-        self._reader = Reader(source, runtime.clock, lease)
-        self._settler = Settler(connection, runtime.clock, lease)
+        self._reader = reader
+        self._overflow = overflow
+        self._settler = Settler(connection, runtime.clock, reader.lease)
         self._mailbox: Mailbox[Delivery] = Mailbox(runtime.clock)
         self._inbox = connection.client.new_inbox()
         self._requests: dict[str, tuple[int, float]] = {}
@@ -73,8 +79,15 @@ class PullSubscription(Subscription):
         self._core: CoreSubscription | None = None
         self.gone = ""
         """Why nothing will ever come again."""
+        self._full = False
+        self._pulses = 0
         self._draining = False
         self._closed = False
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing more is asked for."""
+        return self._draining
 
     @property
     def lease(self) -> float:
@@ -133,6 +146,10 @@ class PullSubscription(Subscription):
         now = self._clock.monotonic()
         await self._keep_waiting()
         self._settler.release_expired()
+        self._pulses += 1
+        busy = len(self._settler) > 0 and self._pulses % _LOOK_EVERY == 0
+        if self._overflow is not None and (busy or len(self._overflow) or self._full):
+            await self._look()
         for reply, (_, until) in list(self._requests.items()):
             if until < now:
                 del self._requests[reply]
@@ -152,14 +169,37 @@ class PullSubscription(Subscription):
         await self._settler.extend([each for each in waiting if each.lease_until < threshold])
 
     async def _look(self) -> None:
-        """Ask whether the consumer is still there."""
+        """Ask whether the consumer is still there, and how full it is."""
         with contextlib.suppress(TransportError):
-            (result,) = await self._api.try_once(
-                [(f"CONSUMER.INFO.{self._stream}.{self._consumer}", None)], 2.0
-            )
-            if isinstance(result, ApiError) and result.err_code in (10014, 10059):
-                self.gone = f"the consumer {self._consumer} of {self._stream} is gone: {result}"
-                self._mailbox.close()
+            (result,) = await self._api.try_once([self.info], 2.0)
+            self.take_in(result)
+
+    @property
+    def info(self) -> Call:
+        """What to ask the server about the consumer."""
+        return f"CONSUMER.INFO.{self._stream}.{self._consumer}", None
+
+    def take_in(self, result: Result) -> str:
+        """Take in what the server says of the consumer; return what is wrong with it."""
+        if isinstance(result, ApiError):
+            if result.err_code not in _MISSING:
+                return str(result)
+            self.gone = f"the consumer {self._consumer} of {self._stream} is gone: {result}"
+            self._mailbox.close()
+            return self.gone
+        if self._overflow is None:
+            return ""
+        self._overflow.pending = result["num_ack_pending"]
+        was, self._full = self._full, self._overflow.saturated
+        if not self._full:
+            return ""
+        words = (
+            f"{self._consumer}: {self._overflow.pending} deliveries are unsettled, the server "
+            "hands out no more (max_ack_pending)"
+        )
+        if not was:  # once per congestion
+            self._connection.emit(EventKind.SLOW_CONSUMER, words)
+        return words
 
     # -- coming in
 
@@ -211,7 +251,9 @@ class PullSubscription(Subscription):
         return held
 
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
-        """Acknowledge, give back or terminate each."""
+        """Acknowledge, give back or terminate each; what waits for long may go on as a copy."""
+        if self._overflow is not None:
+            batch = await self._overflow.relieve(batch)
         results = await self._settler.settle(batch)
         await self._ask_for_more()
         return results

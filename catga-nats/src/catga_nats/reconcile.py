@@ -52,7 +52,11 @@ def changes(thing: Thing, has: Mapping[str, Any], *, may_change: bool) -> dict[s
     """
     found: dict[str, Any] = {}
     for key in _differing(thing, has, thing.preferred if may_change else frozenset()):
-        if key in thing.required or key in _FIXED or not may_change:
+        if (
+            not may_change
+            or key in _FIXED
+            or (key in thing.required and not _grows(thing, has, key))
+        ):
             why = "cannot be changed" if may_change else "verify mode changes nothing"
             raise ConfigurationError(
                 f"{thing.name} has {key}={_shown(has.get(key))}, wanted is "
@@ -61,6 +65,11 @@ def changes(thing: Thing, has: Mapping[str, Any], *, may_change: bool) -> dict[s
             )
         found[key] = thing.config[key]
     return found
+
+
+def _grows(thing: Thing, has: Mapping[str, Any], key: str) -> bool:
+    """A stream of an earlier version takes fewer subjects: those it lacks can be added."""
+    return key == "subjects" and set(has.get(key) or ()) < set(thing.config[key])
 
 
 def _differing(thing: Thing, has: Mapping[str, Any], preferred: frozenset[str]) -> list[str]:

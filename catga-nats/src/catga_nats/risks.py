@@ -11,7 +11,11 @@ from catga.spi import Topology
 from catga_nats import names
 from catga_nats.settings import Storage
 
-__all__ = ["Risk", "consumer_risks", "found_risks"]
+__all__ = ["BOUNDS", "Risk", "consumer_risks", "found_risks"]
+
+
+BOUNDS = ("max_bytes", "max_msgs")
+"""Settings of a stream beyond which something has to give way."""
 
 
 @attrs.frozen
@@ -47,7 +51,7 @@ def found_risks(config: Mapping[str, Any], topology: Topology) -> Iterator[Risk]
             f"the stream {name} has duplicate_window={window:g}s, W is "
             f"{topology.dedupe_window:g}s: set duplicate_window (and no shorter max_age)",
         )
-    limited = any(config.get(key, -1) > 0 for key in ("max_bytes", "max_msgs"))
+    limited = any(config.get(key, -1) > 0 for key in BOUNDS)
     if (config.get("discard") == "old" and limited) or config.get("max_msgs_per_subject", -1) > 0:
         yield Risk(
             "discard",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 
-from catga.errors import ConnectionLost, TransportError
+from catga.errors import CatgaError, ConnectionLost, TransportError
 from catga.spi import (
     Address,
     Capabilities,
@@ -26,14 +27,17 @@ from catga.spi import (
     Transport,
 )
 from catga_nats import names
-from catga_nats.api import JetStreamApi
+from catga_nats.api import Call, JetStreamApi
 from catga_nats.bucket import Bucket
 from catga_nats.connection import Connection
 from catga_nats.discovery import KvNodes
 from catga_nats.errors import ApiError
 from catga_nats.inbox import KvInbox
+from catga_nats.incoming import Reader
+from catga_nats.later import Mover
 from catga_nats.letters import StreamLetters
 from catga_nats.live import LiveSubscription
+from catga_nats.overflow import Overflow
 from catga_nats.plugin import CAPABILITIES
 from catga_nats.provisioning import Provisioner
 from catga_nats.publishing import Publisher
@@ -51,6 +55,7 @@ _STORED = (
     Capability.AT_LEAST_ONCE,
     Capability.EXACTLY_ONCE,
     Capability.DEAD_LETTERS,
+    Capability.DELAY,
     Capability.DISCOVERY,
 )
 _ABSENT = {
@@ -78,6 +83,7 @@ class NatsTransport(Transport):
         self._publisher: Publisher
         self._inbox: KvInbox | None = None
         self._letters: StreamLetters | None = None
+        self._movers: set[str] = set()
         self._subscriptions: list[PullSubscription | LiveSubscription] = []
 
     @property
@@ -114,7 +120,7 @@ class NatsTransport(Transport):
         self._api = JetStreamApi(connection.mux, runtime.clock)
         self._provisioner = Provisioner(connection, self._api, self._wants)
         ack_timeout = self._settings.publish_ack_timeout.total_seconds()
-        self._publisher = Publisher(connection, ack_timeout)
+        self._publisher = Publisher(connection, ack_timeout, self._provisioner.log_config)
         connection.on_reconnected.append(self._reconnected)
         try:
             await self._probe(connection)
@@ -139,6 +145,10 @@ class NatsTransport(Transport):
         if topology.publishes or any(source.durable for source in topology.sources):
             self._capabilities.require(Capability.AT_LEAST_ONCE, "storing messages")
         await self._provisioner.prepare(topology, mode)
+        namespace = topology.namespace
+        if namespace not in self._movers and await self._provisioner.needs_mover(namespace, mode):
+            self._movers.add(namespace)
+            self._runtime.spawn(self._move(namespace), f"catga-nats-later-{namespace}")
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
@@ -168,8 +178,36 @@ class NatsTransport(Transport):
         if source.ephemeral:
             name = f"{self._runtime.instance}-{next(self._numbers)}={source.type}"
             await self._provisioner.create_ephemeral(source, name)
-        lease = self._provisioner.lease(source, name)
-        return PullSubscription(connection, self._api, self._runtime, source, name, lease)
+        reader = Reader(source, self._runtime.clock, self._provisioner.lease(source, name))
+        overflow = None
+        if not source.ephemeral:  # such a group has no subject of its own
+            limit = self._provisioner.unsettled_limit(source, name)
+            overflow = Overflow(self._publisher, self._runtime.clock, source, limit)
+        return PullSubscription(
+            connection, self._api, self._runtime, source, name, reader, overflow
+        )
+
+    async def _move(self, namespace: str) -> None:
+        """Carry what is due to its target, for as long as this transport is open."""
+        clock = self._runtime.clock
+        source = Source(namespace, "later", "later", durable=True)
+        mover = Mover(self._publisher, self._api, clock, namespace)
+        reader = Reader(source, clock, source.lease, all_headers=True)
+        name = names.waiting_consumer()
+        while (connection := self._connection) is not None:
+            subscription = PullSubscription(
+                connection, self._api, self._runtime, source, name, reader
+            )
+            try:
+                await subscription.start()
+                self._subscriptions.append(subscription)
+                await mover.run(subscription)
+            except CatgaError as error:
+                connection.emit(EventKind.TROUBLE, f"delayed messages of {namespace}: {error}")
+            await subscription.close()
+            await clock.sleep(_PULSE)
+            with contextlib.suppress(CatgaError):
+                await self._provisioner.needs_mover(namespace, Mode.CREATE)
 
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
         """The bucket of nodes of a namespace."""
@@ -189,14 +227,23 @@ class NatsTransport(Transport):
         connection = self._connection
         if connection is None or not await connection.client.answers(1.0):
             return Health(ok=False, detail=f"not connected to {self._address.shown}")
-        gone = [each.gone for each in self._subscriptions if isinstance(each, PullSubscription)]
-        calls = [(f"STREAM.INFO.{name}", None) for name in self._provisioner.streams]
+        pulling = [
+            each
+            for each in self._subscriptions
+            if isinstance(each, PullSubscription) and not each.drained
+        ]
+        calls: list[Call] = [(f"STREAM.INFO.{name}", None) for name in self._provisioner.streams]
+        streams = len(calls)
+        calls += [each.info for each in pulling]
         try:
             results = await self._api.try_once(calls, 1.0)
         except TransportError as error:
             return Health(ok=False, detail=str(error))
-        wrong = [str(result) for result in results if isinstance(result, ApiError)]
-        wrong += filter(None, gone)
+        wrong = [str(result) for result in results[:streams] if isinstance(result, ApiError)]
+        told = [
+            each.take_in(result) for each, result in zip(pulling, results[streams:], strict=True)
+        ]
+        wrong += filter(None, told)
         return Health(ok=not wrong, detail="; ".join(wrong))
 
     async def close(self) -> None:

@@ -23,7 +23,8 @@ _SETTINGS_OF = {
     "ack_wait": {"ack_wait", "lease"},
 }
 """Where the server's word for something is not the one settings use, or not the only one."""
-_STORED_KINDS = ("log", "to", "redo")
+_STORED_KINDS = ("log", "to", "redo", "later")
+_LEASE = 30 * 10**9
 
 
 class Wants:
@@ -33,17 +34,56 @@ class Wants:
         self._settings = settings
         self._explicit = explicit
 
-    def streams(self, topology: Topology) -> list[Thing]:
-        """The streams of one namespace; the completion records' only at QoS 2."""
-        namespace = topology.namespace
-        subjects = [f"{namespace}.{kind}.>" for kind in _STORED_KINDS]
+    def streams(self, topology: Topology, *, schedules: bool) -> list[Thing]:
+        """The streams of one namespace; the completion records' only at QoS 2.
+
+        `schedules`: the server can hold messages back by itself.
+        """
         things = [
-            self._stream(names.log_stream(namespace), subjects, topology),
+            self.log(topology, schedules=schedules),
             self._dead(topology),
         ]
         if topology.qos is QualityOfService.EXACTLY_ONCE:
             things.append(self._inbox(topology))
         return things
+
+    def log(self, topology: Topology, *, schedules: bool) -> Thing:
+        """The stream of everything that is to be handled."""
+        name = names.log_stream(topology.namespace)
+        subjects = [f"{topology.namespace}.{kind}.>" for kind in _STORED_KINDS]
+        thing = self._stream(name, subjects, topology)
+        if not schedules or self._settings.max_bytes:
+            return thing
+        # A stream with schedules can't refuse what is too much (nats-server 2.15), which is the
+        # same thing as long as nothing is.
+        config = {**thing.config, "discard": "old", "allow_msg_schedules": True}
+        return attrs.evolve(thing, config=config)
+
+    def waiting(self, namespace: str) -> Thing:
+        """The consumer of what is held back, where the server has no schedules."""
+        name = names.waiting_consumer()
+        config = {
+            "name": name,
+            "durable_name": name,
+            "deliver_policy": "all",
+            "filter_subject": names.waiting_subject(namespace, ">"),
+            "ack_policy": "explicit",
+            "ack_wait": _LEASE,
+            "max_deliver": _NO_LIMIT,
+            "max_ack_pending": _NO_LIMIT,
+            "replay_policy": "instant",
+        }
+        path = f"{names.log_stream(namespace)}.{name}"
+        return Thing(
+            f"the consumer {name}",
+            config,
+            info=f"CONSUMER.INFO.{path}",
+            create=f"CONSUMER.CREATE.{path}.{config['filter_subject']}",
+            update=f"CONSUMER.CREATE.{path}.{config['filter_subject']}",
+            stream=names.log_stream(namespace),
+            required=frozenset({"ack_policy", "filter_subject"}),
+            preferred=frozenset({"max_deliver", "max_ack_pending"}),
+        )
 
     def consumer(self, source: Source) -> Thing:
         """The durable consumer of one group and type."""
@@ -82,7 +122,10 @@ class Wants:
             "duplicate_window": window,
         }
         keys = {"storage", "num_replicas", "max_age", "max_bytes", "duplicate_window"}
-        return self._stream_thing(config, keys)
+        thing = self._stream_thing(config, keys)
+        if "max_bytes" in self._explicit and settings.max_bytes:  # a bound that drops is none
+            thing = attrs.evolve(thing, explicit=thing.explicit | {"discard"})
+        return thing
 
     def _dead(self, topology: Topology) -> Thing:
         name = names.dead_stream(topology.namespace)

@@ -1,0 +1,85 @@
+"""Delayed delivery where the server has no schedules: one durable consumer holds them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from catga.errors import ConfigurationError
+from catga.spi import (
+    Ack,
+    Clock,
+    Delivery,
+    Done,
+    Nack,
+    Outgoing,
+    Receipt,
+    Reject,
+    Settle,
+)
+from catga_nats import names
+from catga_nats.api import JetStreamApi
+from catga_nats.publishing import Publisher
+from catga_nats.pull import PullSubscription
+from catga_nats.schedules import due_copy
+
+__all__ = ["Mover"]
+
+_BATCH = 128
+_WAIT = 5.0
+_PAUSE = 1.0
+
+
+class Mover:
+    """Carries what is due to its target; what is not goes back with the time that is left.
+
+    A crash between the copy and the settlement brings it again, and the id of the copy swallows
+    the second one.
+    """
+
+    def __init__(
+        self, publisher: Publisher, api: JetStreamApi, clock: Clock, namespace: str
+    ) -> None:
+        self._publisher = publisher
+        self._api = api
+        self._clock = clock
+        self._delete = f"STREAM.MSG.DELETE.{names.log_stream(namespace)}"
+
+    async def run(self, subscription: PullSubscription) -> None:
+        """Move until it is drained, or raises `SubscriptionClosed`: its consumer is gone."""
+        while not subscription.drained:
+            batch = await subscription.receive(_BATCH, _WAIT)
+            if not batch:
+                continue
+            entries = await self._carry(batch)
+            results = await subscription.settle(entries)
+            await self._remove(
+                entry.delivery
+                for entry, result in zip(entries, results, strict=True)
+                if isinstance(entry.outcome, Ack) and isinstance(result, Done)
+            )
+
+    async def _carry(self, batch: Sequence[Delivery]) -> list[Settle]:
+        now = self._clock.now()
+        entries: list[Settle] = []
+        due: list[tuple[Delivery, Outgoing]] = []
+        for delivery in batch:
+            try:
+                copy, when = due_copy(delivery.body, delivery.headers or {})
+            except ConfigurationError as error:
+                entries.append(Settle(delivery, Reject(f"no delayed message of ours: {error}")))
+                continue
+            if when > now:
+                entries.append(Settle(delivery, Nack((when - now).total_seconds())))
+            else:
+                due.append((delivery, copy))
+        results = await self._publisher.publish([copy for _, copy in due]) if due else []
+        for (delivery, _), result in zip(due, results, strict=True):
+            stored = isinstance(result, Receipt)
+            entries.append(Settle(delivery, Ack() if stored else Nack(_PAUSE), confirm=stored))
+        return entries
+
+    async def _remove(self, moved: Iterable[Delivery]) -> None:
+        """Give their room back; the id of the copy still swallows a repeat."""
+        calls = [(self._delete, {"seq": int(each.sequence), "no_erase": True}) for each in moved]
+        if calls:
+            await self._api.try_once(calls)
