@@ -14,6 +14,7 @@ from redis_kit import (
     lab,
     nothing_more,
     out,
+    topology,
     until,
 )
 
@@ -23,6 +24,7 @@ from catga.spi import (
     Done,
     Kind,
     Lost,
+    Mode,
     Nack,
     Outgoing,
     Rejected,
@@ -196,7 +198,8 @@ def test_a_delayed_message_comes_whole_and_not_before_its_time(
             assert not receipt.duplicate
             again = accepted(await transport.publish([later]))[0] if qos == 2 else None
             assert again is None or again.duplicate
-            assert await client.xlen(f"{{law:{type_}}}:log:0") == 0
+            stored = await client.xlen(f"{{law:{type_}}}:log:0")
+            assert stored == 0 or datetime.now(UTC) >= due
             (found,) = await gather_deliveries(member, 1)
             assert datetime.now(UTC) >= due
             assert (found.body, found.attempt, found.replays) == (b"later", 3, 1)
@@ -256,5 +259,17 @@ def test_what_no_group_reads_is_not_delayed_but_refused(server: RedisServer) -> 
                 (result,) = await transport.publish([late])
                 assert isinstance(result, Rejected)
                 assert isinstance(result.error, CapabilityError)
+
+    asyncio.run(law())
+
+
+def test_max_length_never_reaches_dead_letters(server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            transport = await bench.transport(frozenset({"max_length"}), max_length=1)
+            await transport.prepare(topology(publishes=("Bounded",)), Mode.CREATE)
+            letters = [letter_of("Bounded", str(number)) for number in range(250)]
+            accepted(await transport.publish([out("Bounded", qos=2), *letters]))
+            assert await client.xlen("{law:Bounded}:dead:workers") == 250
 
     asyncio.run(law())

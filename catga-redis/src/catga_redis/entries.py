@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from catga.spi import Outgoing
 
@@ -16,9 +14,8 @@ _REPLAYS = b"catga-replays"
 _DIGITS = 9
 
 
-@attrs.frozen
-class Entry:
-    """What one entry carries."""
+class Entry(NamedTuple):
+    """What one entry carries. (One is made per message, so it is a tuple.)"""
 
     body: bytes
     attempts: int = 0

@@ -43,7 +43,7 @@ class _Ways:
     live: list[int] = attrs.field(factory=list)
     asked: list[int] = attrs.field(factory=list)
     stored: list[int] = attrs.field(factory=list)
-    once: dict[tuple[str, str], list[int]] = attrs.field(factory=dict)
+    once: dict[tuple[str, str, bool], list[int]] = attrs.field(factory=dict)
     later: list[int] = attrs.field(factory=list)
 
 
@@ -98,7 +98,9 @@ class Publisher:
             elif out.attempts or out.replays:
                 ways.later.append(index)  # due at once: the quick script carries only the body
             else:
-                ways.once.setdefault((subject.namespace, subject.type), []).append(index)
+                # One script is bounded as a whole, and dead letters never are.
+                dead = subject.kind is Kind.DEAD
+                ways.once.setdefault((subject.namespace, subject.type, dead), []).append(index)
         return ways
 
     def _hand_over(
@@ -170,6 +172,8 @@ class Publisher:
     def _append_command(self, out: Outgoing) -> bytes:
         stream = self._keys_of(out.subject)[0]
         most = self._session.length_of(out.subject)
+        if not (most or out.attempts or out.replays):  # almost every message
+            return pack_command((b"XADD", stream, b"*", b"b", out.body))
         bound = (b"MAXLEN", b"~", most) if most else ()
         return pack_command((b"XADD", stream, *bound, b"*", b"b", out.body, *carried_fields(out)))
 
