@@ -217,3 +217,30 @@ def test_each_role_has_one_connection_however_many_subscriptions(own_server: Red
             assert sorted(names) == [f"lab:{role}" for role in roles]
 
     asyncio.run(law())
+
+
+def test_a_server_in_cluster_mode_is_refused_by_name(binary: str | None) -> None:
+    async def law() -> None:
+        with RedisServer(binary, options=("--cluster-enabled", "yes")) as server:
+            error = await failure_of_opening(address_of(server))
+        assert isinstance(error, CapabilityError)
+        assert "runs in cluster mode, which catga-redis does not serve yet" in str(error)
+
+    asyncio.run(law())
+
+
+def test_no_read_asks_for_more_than_read_count_or_the_window(own_server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+            for window, read_count, most in ((90, 7, 7), (9, 500, 3)):  # 9 for three streams
+                transport = await bench.transport(read_count=read_count)
+                async with client.monitor() as monitor:
+                    await bench.member(transport, f"Read{window}", window=window)
+                    async with asyncio.timeout(10):
+                        while True:
+                            words = (await monitor.next_command())["command"].split()
+                            if words[0] == "XREADGROUP" and f"{{law:Read{window}}}:log:0" in words:
+                                break
+                assert int(words[words.index("COUNT") + 1]) == most
+
+    asyncio.run(law())
