@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from catga.spi import Delivery, Nack, Settlement
+from catga.spi import Commit, Delivery, Nack, Settlement
 from catga_nats import settling
 from catga_nats.client import GuardedClient
 from catga_nats.headers import MESSAGE_ID
 from catga_nats.settling import Settler
+from catga_nats.transactions import Message, TxStore
 from catga_nats.wanted import Wants
 from mutants.mutation import Base, mutant
 
@@ -85,3 +86,30 @@ def ignores_the_nack_delay_on_nats(real: Any) -> Any:
         return bytes(real(Nack(0.0) if isinstance(outcome, Nack) else outcome, version))
 
     return ack_payload
+
+
+@mutant(Base.NATS, TxStore, "_messages", law="test_of_two_members_with_one_message_one_writes")
+def commits_without_the_fence_on_nats(real: Any) -> Any:
+    """The record is stored whether or not there is one already, and the effects with it."""
+
+    def messages(self: TxStore, commit: Commit) -> list[Message]:
+        (subject, body, _), *effects = real(self, commit)
+        return [(subject, body, {}), *effects]
+
+    return messages
+
+
+@mutant(
+    Base.NATS,
+    TxStore,
+    "_messages",
+    law="test_a_conflict_writes_nothing_and_can_be_tried_again",
+)
+def expects_no_sequence(real: Any) -> Any:
+    """Whoever commits last wins, whatever was read."""
+
+    def messages(self: TxStore, commit: Commit) -> list[Message]:
+        record, *effects = real(self, commit)
+        return [record, *((subject, body, {}) for subject, body, _ in effects)]
+
+    return messages

@@ -23,7 +23,9 @@ class MemoryEffects(EffectStore):
     def fits(self, effects: Effects) -> bool:
         """Say whether everything that was read is still as it was."""
         now = self._values
-        return all(now.get(key, _NOTHING).version == seen for key, seen in effects.reads.items())
+        return all(
+            now.get(key, _NOTHING).version == seen.version for key, seen in effects.reads.items()
+        )
 
     def apply(self, effects: Effects) -> None:
         """Write all of it."""

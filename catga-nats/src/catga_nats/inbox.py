@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
 from catga_nats.mux import Answer, Ask, Batch, Missing
 
-__all__ = ["KvInbox", "record_subject"]
+__all__ = ["KvInbox", "read_last", "record_subject", "token", "tx_record_subject"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _TIMEOUT = 5.0
@@ -29,10 +29,30 @@ _WRONG_SEQUENCE = 10071
 def record_subject(key: Completion) -> str:
     """Return the subject of the record; ids that cannot stand in a subject are written in base64,
     behind a `=`, which no plain one holds."""
-    token = key.message_id
-    if not _PLAIN.fullmatch(token):
-        token = "=" + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
-    return f"$KV.{names.bucket(key.namespace)}.{key.group}.{key.type}.{token}"
+    return f"$KV.{names.bucket(key.namespace)}.{key.group}.{key.type}.{token(key.message_id)}"
+
+
+def tx_record_subject(key: Completion) -> str:
+    """Return the subject of a record that was committed with effects."""
+    return f"{key.namespace}.tx.m.{key.group}.{key.type}.{token(key.message_id)}"
+
+
+def token(text: str) -> str:
+    """Return what stands for `text` in a subject."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return "=" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_last(stream: str, subject: str, config: Mapping[str, Any]) -> Ask:
+    """Return the request for the last message of a subject.
+
+    With one copy any answer is the truth; with several only the leader surely knows, and a direct
+    get may be answered by a follower that is behind.
+    """
+    if config.get("num_replicas", 1) == 1 and config.get("allow_direct"):
+        return f"$JS.API.DIRECT.GET.{stream}.{subject}", b""
+    return f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode({"last_by_subj": subject})
 
 
 class KvInbox(InboxStore):
@@ -52,17 +72,25 @@ class KvInbox(InboxStore):
 
     async def _read(self, keys: Sequence[Completion]) -> list[bytes | None]:
         asks = [self._lookup(key) for key in keys]
+        also = [place for place, key in enumerate(keys) if self._has_transactions(key.namespace)]
+        asks += [self._lookup_tx(keys[place]) for place in also]
         answers = await self._connection.mux.ask(asks, _TIMEOUT)
-        return [_found(answer) for answer in answers]
+        found = [_found(answer) for answer in answers]
+        for place, body in zip(also, found[len(keys) :], strict=True):
+            if found[place] is None:
+                found[place] = body
+        return found[: len(keys)]
 
     def _lookup(self, key: Completion) -> Ask:
-        """With one copy any answer is the truth; with several only the leader surely knows, and
-        a direct get may be answered by a follower that is behind."""
-        stream, subject = names.inbox_stream(key.namespace), record_subject(key)
-        config = self._streams.get(stream, {})
-        if config.get("num_replicas", 1) == 1 and config.get("allow_direct"):
-            return f"$JS.API.DIRECT.GET.{stream}.{subject}", b""
-        return f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode({"last_by_subj": subject})
+        stream = names.inbox_stream(key.namespace)
+        return read_last(stream, record_subject(key), self._streams.get(stream, {}))
+
+    def _has_transactions(self, namespace: str) -> bool:
+        return names.tx_stream(namespace) in self._streams
+
+    def _lookup_tx(self, key: Completion) -> Ask:
+        stream = names.tx_stream(key.namespace)
+        return read_last(stream, tx_record_subject(key), self._streams[stream])
 
     async def record(self, records: Sequence[Record]) -> list[SettleResult]:
         """Write each, all in one round trip; what is there stays."""

@@ -15,6 +15,7 @@ __all__ = [
     "nodes_stream",
     "scheduled_subject",
     "stored_subjects",
+    "tx_stream",
     "waiting_consumer",
     "waiting_subject",
 ]
@@ -38,6 +39,11 @@ def bucket(namespace: str) -> str:
 def inbox_stream(namespace: str) -> str:
     """The stream under that bucket."""
     return f"KV_{bucket(namespace)}"
+
+
+def tx_stream(namespace: str) -> str:
+    """The stream of what transactions write, with their records."""
+    return f"{namespace}-tx"
 
 
 def nodes_bucket(namespace: str) -> str:

@@ -15,6 +15,7 @@ CAPABILITIES = frozenset(
         Capability.AT_MOST_ONCE,
         Capability.AT_LEAST_ONCE,
         Capability.EXACTLY_ONCE,
+        Capability.ATOMIC,
         Capability.DEAD_LETTERS,
         Capability.DELAY,
         Capability.DISCOVERY,

@@ -17,12 +17,19 @@ from catga_nats.errors import ApiError, api_failure
 from catga_nats.reconcile import Thing, changes, check_echo
 from catga_nats.risks import BOUNDS, Risk, consumer_risks, found_risks
 from catga_nats.schedules import SCHEDULES_SINCE
+from catga_nats.transactions import is_atomic
 from catga_nats.wanted import Wants
 
 __all__ = ["Provisioner"]
 
 _MISSING = frozenset({10059, 10014})  # no such stream, no such consumer
-_STREAMS = (names.log_stream, names.dead_stream, names.inbox_stream, names.nodes_stream)
+_STREAMS = (
+    names.log_stream,
+    names.dead_stream,
+    names.inbox_stream,
+    names.tx_stream,
+    names.nodes_stream,
+)
 _TAKEN = frozenset({10058, 10148, 10013})  # another bus was faster, with other settings
 
 
@@ -44,7 +51,9 @@ class Provisioner:
         if not durable and not topology.publishes:
             return
         schedules = self._connection.version >= SCHEDULES_SINCE
-        things = self._wants.streams(topology, schedules=schedules)
+        things = self._wants.streams(
+            topology, schedules=schedules, atomic=is_atomic(self._connection.version)
+        )
         configs = await self._ensure(things, mode)
         if schedules and mode is Mode.CREATE:
             configs[:1] = await self._with_schedules(configs[0], topology)

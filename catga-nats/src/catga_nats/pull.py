@@ -16,10 +16,14 @@ from collections.abc import Sequence
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as CoreSubscription
 
-from catga.errors import SubscriptionClosed, TransportError
+from catga.errors import CapabilityError, SubscriptionClosed, TransportError
 from catga.spi import (
+    Ack,
+    Commit,
     Delivery,
+    Done,
     EventKind,
+    Lost,
     Mailbox,
     Runtime,
     Settle,
@@ -34,6 +38,7 @@ from catga_nats.errors import ApiError
 from catga_nats.incoming import Reader
 from catga_nats.overflow import Overflow
 from catga_nats.settling import Settler
+from catga_nats.transactions import TxStore
 
 __all__ = ["PullSubscription"]
 
@@ -77,6 +82,8 @@ class PullSubscription(Subscription):
         self._heard = runtime.clock.monotonic()
         self._not_before = 0.0
         self._core: CoreSubscription | None = None
+        self.effects: TxStore | None = None
+        """What commits effects, where the server can."""
         self.gone = ""
         """Why nothing will ever come again."""
         self._full = False
@@ -256,6 +263,26 @@ class PullSubscription(Subscription):
             batch = await self._overflow.relieve(batch)
         results = await self._settler.settle(batch)
         await self._ask_for_more()
+        return results
+
+    async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
+        """Store record and effects of each in one step; only then acknowledge, confirmed.
+
+        An acknowledgement that is lost costs one delivery more, which meets the record.
+        """
+        if self.effects is None:
+            raise CapabilityError("this transport has no one-step commit of effects here")
+        if any(commit.effects is None for commit in batch):
+            raise CapabilityError("JetStream acknowledges and records in two steps")
+        results: list[SettleResult] = [Lost()] * len(batch)
+        ours = [n for n, commit in enumerate(batch) if self._settler.holds(commit.delivery)]
+        outcomes = await self.effects.commit([batch[place] for place in ours])
+        done = []
+        for place, outcome in zip(ours, outcomes, strict=True):
+            results[place] = outcome
+            if isinstance(outcome, Done):
+                done.append(Settle(batch[place].delivery, Ack(), confirm=True))
+        await self.settle(done)
         return results
 
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:

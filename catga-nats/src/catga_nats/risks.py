@@ -44,6 +44,14 @@ def found_risks(config: Mapping[str, Any], topology: Topology) -> Iterator[Risk]
                 "raise max_age on the server",
             )
         return
+    if name == names.tx_stream(topology.namespace):
+        if age := config.get("max_age", 0):
+            yield Risk(
+                "max_age",
+                f"the stream {name} has max_age={age / 1e9:g}s: what transactions wrote is removed "
+                "then: take away max_age on the server",
+            )
+        return
     window = config.get("duplicate_window", 0) / 1e9
     if window < topology.dedupe_window:
         yield Risk(

@@ -70,6 +70,10 @@ class Settler:
             delivery.doubtful = True
         self._held.clear()
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Say whether this delivery is still its receiver's, by our own clock."""
+        return delivery.token is not None and delivery.lease_until > self._clock.monotonic()
+
     def release_expired(self) -> None:
         """Stop counting what its receiver has let expire."""
         now = self._clock.monotonic()

@@ -12,6 +12,7 @@ from catga.spi import (
     Capabilities,
     Capability,
     DeadLetterStore,
+    EffectStore,
     EventKind,
     Health,
     InboxStore,
@@ -43,6 +44,7 @@ from catga_nats.provisioning import Provisioner
 from catga_nats.publishing import Publisher
 from catga_nats.pull import PullSubscription
 from catga_nats.settings import NatsSettings
+from catga_nats.transactions import TxStore, is_atomic
 from catga_nats.wanted import Wants
 
 __all__ = ["NatsTransport"]
@@ -54,13 +56,13 @@ _NO_JETSTREAM = (
 _STORED = (
     Capability.AT_LEAST_ONCE,
     Capability.EXACTLY_ONCE,
+    Capability.ATOMIC,
     Capability.DEAD_LETTERS,
     Capability.DELAY,
     Capability.DISCOVERY,
 )
 _ABSENT = {
     Capability.PARK: "JetStream stores a dead letter and settles its original in two steps",
-    Capability.ATOMIC: "effects cannot be committed with their record on NATS yet",
     Capability.COMMIT: "JetStream acknowledges and records in two steps",
     Capability.HANDLED: "JetStream does not tell a publisher when a group has handled a message",
 }
@@ -82,6 +84,7 @@ class NatsTransport(Transport):
         self._provisioner: Provisioner
         self._publisher: Publisher
         self._inbox: KvInbox | None = None
+        self._effects: TxStore | None = None
         self._letters: StreamLetters | None = None
         self._movers: set[str] = set()
         self._subscriptions: list[PullSubscription | LiveSubscription] = []
@@ -100,6 +103,11 @@ class NatsTransport(Transport):
     def server(self) -> str:
         """The server's name for itself is not in its INFO: it is always a nats-server."""
         return f"nats-server {self._connection.client.server_version}" if self._connection else ""
+
+    @property
+    def effects(self) -> EffectStore | None:
+        """The keys of transactions, where the server can commit them."""
+        return self._effects
 
     @property
     def inbox(self) -> InboxStore | None:
@@ -137,6 +145,13 @@ class NatsTransport(Transport):
             self._capabilities = Capabilities(CAPABILITIES - set(_STORED), absent)
         else:
             self._inbox = KvInbox(connection, self._provisioner.streams)
+            if is_atomic(connection.version):
+                self._effects = TxStore(connection, self._provisioner.streams, self._inbox)
+            else:
+                found = ".".join(map(str, connection.version))
+                reason = f"atomic batches came with nats-server 2.12, this one is {found}"
+                absent = {**_ABSENT, Capability.ATOMIC: reason}
+                self._capabilities = Capabilities(CAPABILITIES - {Capability.ATOMIC}, absent)
             self._letters = StreamLetters(connection, self._api)
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
@@ -183,9 +198,11 @@ class NatsTransport(Transport):
         if not source.ephemeral:  # such a group has no subject of its own
             limit = self._provisioner.unsettled_limit(source, name)
             overflow = Overflow(self._publisher, self._runtime.clock, source, limit)
-        return PullSubscription(
+        subscription = PullSubscription(
             connection, self._api, self._runtime, source, name, reader, overflow
         )
+        subscription.effects = self._effects
+        return subscription
 
     async def _move(self, namespace: str) -> None:
         """Carry what is due to its target, for as long as this transport is open."""

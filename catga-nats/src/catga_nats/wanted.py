@@ -34,10 +34,11 @@ class Wants:
         self._settings = settings
         self._explicit = explicit
 
-    def streams(self, topology: Topology, *, schedules: bool) -> list[Thing]:
-        """The streams of one namespace; the completion records' only at QoS 2.
+    def streams(self, topology: Topology, *, schedules: bool, atomic: bool) -> list[Thing]:
+        """The streams of one namespace; those of completion records and transactions only at QoS 2.
 
-        `schedules`: the server can hold messages back by itself.
+        `schedules`: the server can hold messages back by itself; `atomic`: it can store several in
+        one step.
         """
         things = [
             self.log(topology, schedules=schedules),
@@ -45,6 +46,8 @@ class Wants:
         ]
         if topology.qos is QualityOfService.EXACTLY_ONCE:
             things.append(self._inbox(topology))
+            if atomic:
+                things.append(self._transactions(topology))
         return things
 
     def log(self, topology: Topology, *, schedules: bool) -> Thing:
@@ -143,6 +146,18 @@ class Wants:
             "allow_direct": True,
             "allow_rollup_hdrs": True,
             "deny_delete": True,
+        }
+        return self._stream_thing(config, {"storage", "num_replicas"})
+
+    def _transactions(self, topology: Topology) -> Thing:
+        """What transactions write, for ever, and their records, each with its own expiry."""
+        namespace = topology.namespace
+        config = {
+            **self._kept(names.tx_stream(namespace), [f"{namespace}.tx.>"]),
+            "max_msgs_per_subject": 1,
+            "allow_direct": True,
+            "allow_atomic": True,
+            "allow_msg_ttl": True,
         }
         return self._stream_thing(config, {"storage", "num_replicas"})
 

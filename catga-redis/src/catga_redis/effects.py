@@ -45,9 +45,9 @@ def commit_arguments(stream: StreamKey, commit: Commit) -> tuple[list[bytes], li
     reads = {} if effects is None else effects.reads
     writes = {} if effects is None else effects.writes
     values.append(len(reads))
-    for key, version in reads.items():
+    for key, found in reads.items():
         keys.append(effect_key(key))
-        values.append(version)
+        values.append(found.version)
     for key, value in writes.items():
         keys.append(effect_key(key))
         values += (b"", b"") if value is None else (b"=", value)

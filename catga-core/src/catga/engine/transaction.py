@@ -6,12 +6,15 @@ import re
 
 import attrs
 
-from catga.errors import CapabilityError, ConfigurationError
+from catga.errors import CapabilityError, ConfigurationError, PayloadTooLarge
 from catga.model.capability import Capability
 from catga.spi import EffectKey, Effects, EffectStore, Found, Transport
 
 __all__ = ["Atomic", "Transaction"]
 
+_MOST_KEYS = 500
+_ROOM = 1024
+"""Bytes that a broker's headers around one value may take."""
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -23,10 +26,13 @@ class Transaction:
     what was read here, the handler runs again, at once and as the same attempt.
     """
 
-    __slots__ = ("_found", "_group", "_namespace", "_store", "_type", "_writes")
+    __slots__ = ("_found", "_group", "_limit", "_namespace", "_store", "_type", "_writes")
 
-    def __init__(self, store: EffectStore, namespace: str, group: str, type_: str) -> None:
+    def __init__(
+        self, store: EffectStore, namespace: str, group: str, type_: str, limit: int | None = None
+    ) -> None:
         self._store = store
+        self._limit = limit
         self._namespace = namespace
         self._group = group
         self._type = type_
@@ -50,10 +56,16 @@ class Transaction:
         return found.value
 
     def write(self, key: str, value: bytes) -> None:
-        """Let `key` be `value` once this message is completed. Raises as `read`, and for a value
-        that is not bytes."""
+        """Let `key` be `value` once this message is completed.
+
+        Raises `ConfigurationError` as `read`, for a value that is not bytes and for more keys than
+        one commit may have (500), `PayloadTooLarge` for a value the broker would not take.
+        """
         if not isinstance(value, bytes):
             raise ConfigurationError(f"a transaction writes bytes, not {type(value).__name__}")
+        size = len(value) + _ROOM
+        if self._limit is not None and size > self._limit:
+            raise PayloadTooLarge(size, self._limit)
         self._writes[self._key(key)] = value
 
     def delete(self, key: str) -> None:
@@ -62,8 +74,7 @@ class Transaction:
 
     def effects(self) -> Effects:
         """Return what is to be compared and written."""
-        versions = {key: found.version for key, found in self._found.items()}
-        return Effects(versions, dict(self._writes))
+        return Effects(dict(self._found), dict(self._writes))
 
     def _key(self, key: str) -> EffectKey:
         if not (isinstance(key, str) and _KEY.fullmatch(key)):
@@ -71,7 +82,10 @@ class Transaction:
                 "a key of a transaction is 1 to 128 printable ASCII characters without spaces, "
                 f"not {str(key)[:40]!r}"
             )
-        return EffectKey(self._namespace, self._group, self._type, key)
+        name = EffectKey(self._namespace, self._group, self._type, key)
+        if len({name, *self._found, *self._writes}) > _MOST_KEYS:
+            raise ConfigurationError(f"a transaction has at most {_MOST_KEYS} keys")
+        return name
 
 
 @attrs.frozen
@@ -94,4 +108,5 @@ class Atomic:
         self.transport.capabilities.require(Capability.ATOMIC, who)
         if self.transport.effects is None:
             raise CapabilityError(f"{who}: the transport offers no store of effects")
-        return Transaction(self.transport.effects, self.namespace, self.group, self.type)
+        limit = self.transport.max_payload_bytes
+        return Transaction(self.transport.effects, self.namespace, self.group, self.type, limit)

@@ -34,8 +34,8 @@ class Found:
 class Effects:
     """What one commit compares and writes, all of it or nothing."""
 
-    reads: Mapping[EffectKey, str]
-    """The version that each key must still have."""
+    reads: Mapping[EffectKey, Found]
+    """What each key was found to be; it must still have that version."""
     writes: Mapping[EffectKey, bytes | None] = attrs.field(repr=False)
     """What each key becomes; None removes it."""
 

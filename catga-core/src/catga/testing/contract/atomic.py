@@ -19,6 +19,7 @@ from catga.spi import (
     Found,
     Kind,
     Lost,
+    Mode,
     Record,
     SettleResult,
     Subscription,
@@ -180,7 +181,7 @@ class AtomicContract:
         record and the acknowledgement as well."""
         transport, member, (one, two) = await _held(stage, 2)
         read, other = _key(stage, "read"), _key(stage, "other")
-        before = (await _read(stage, [read]))[0].version
+        (before,) = await _read(stage, [read])
         changed = Effects({read: before}, {read: b"1"})
         assert await _commit(stage, member, one, "m-1", changed) == Done()
         stale = Effects({read: before}, {other: b"x", read: b"2"})
@@ -190,7 +191,7 @@ class AtomicContract:
         assert inbox is not None
         keys = [stage.completion("Charge", name) for name in ("m-1", "m-2")]
         assert await stage.wait(inbox.completed(keys)) == [True, False]
-        fresh = Effects({read: (await _read(stage, [read]))[0].version}, {other: b"x"})
+        fresh = Effects({read: (await _read(stage, [read]))[0]}, {other: b"x"})
         assert await _commit(stage, member, two, "m-2", fresh) == Done()
         assert [found.value for found in await _read(stage, [read, other])] == [b"1", b"x"]
 
@@ -230,15 +231,15 @@ class AtomicContract:
         and trying again ends it."""
         proxy, url = await stage.proxy()
         transport = await stage.transport(url)
-        await stage.inbox(transport, "Charge")
+        source = stage.source("Charge", lease=60.0)
+        await transport.prepare(stage.topology(source, qos=2), Mode.CREATE)
         key = _key(stage, "sum")
-        assert transport.effects is not None
         for number, when in enumerate(("before", "after", "after")):
-            member = await stage.member(transport, "Charge", lease=60.0)
+            member = await transport.subscribe(source)
             await stage.store(stage.anchor, stage.out("Charge", b"%d" % number, qos=2))
             (delivery,) = await stage.receive(member, 1)
             (found,) = await _read(stage, [key])
-            effects = Effects({key: found.version}, {key: b"%d" % (number + 1)})
+            effects = Effects({key: found}, {key: b"%d" % (number + 1)})
             proxy.cut_at_write(1, "after" if when == "after" else "before")
             result: SettleResult = Unknown(CapabilityError("not tried yet"))
             while isinstance(result, Unknown):
@@ -254,7 +255,7 @@ class AtomicContract:
         """Faults, SIGKILL and restart on its data: record and effects are both there."""
         transport, member, (delivery,) = await _held(stage, 1)
         key = _key(stage, "balance")
-        written = Effects({key: ""}, {key: b"1"})
+        written = Effects({key: Found(None, "")}, {key: b"1"})
         assert await _commit(stage, member, delivery, "m-1", written) == Done()
         await transport.close()
         assert stage.harness.restart is not None
