@@ -194,3 +194,18 @@ def takes_a_conflict_for_done(real: Any) -> Any:
         self._outcomes.decide(work, Ack())
 
     return handle_again
+
+
+@mutant(
+    Base.ENGINE,
+    Consumer,
+    "_is_open",
+    law="test_what_another_completed_while_it_waited_is_not_begun",
+)
+def believes_for_ever_what_it_looked_up(real: Any) -> Any:
+    """What was not completed when it came is run, however long it has waited since."""
+
+    async def is_open(self: Consumer, work: Work) -> bool:
+        return True
+
+    return is_open

@@ -41,6 +41,8 @@ __all__ = ["Consumer"]
 
 _POLL = 5.0
 _PAUSE = 0.5
+_STALE = 0.25
+"""The share of its lease for which it is believed that nobody else has completed a delivery."""
 _CONFLICTS = 100
 """So often a handler is run again at once; then its delivery goes back to the broker."""
 _LAST_STEPS = 2.0
@@ -200,10 +202,29 @@ class Consumer:
         work.reply, work.state = None, State.QUEUED
         self._pool.put([work])
 
+    async def _is_open(self, work: Work) -> bool:
+        """Look once more whether what waited for long was completed elsewhere, and settle it then.
+
+        A process that is starved believes in leases that have ended, and would run it again.
+        """
+        once = self._outcomes.once
+        waited = self._s.clock.monotonic() - work.since
+        exactly = work.context is not None and work.context.qos is QualityOfService.EXACTLY_ONCE
+        if once is None or not exactly or waited < work.feed.subscription.lease * _STALE:
+            return True
+        completed = await once.look_again(work)
+        if work.state is not State.QUEUED:
+            return False  # given back or lost meanwhile
+        if completed is not False:
+            self._outcomes.decide(work, Ack() if completed else Nack(_PAUSE))
+        return completed is False
+
     async def _handle(self, work: Work) -> None:
         """Run the handler on one delivery, in a worker."""
         if work.state is not State.QUEUED or work.envelope is None or work.context is None:
             return  # given back or lost while it waited
+        if not await self._is_open(work):
+            return
         now = self._s.clock.monotonic()
         if work.delivery.lease_until <= now or work.delivery.doubtful:
             self._lost(work)  # this process stood still: it may run elsewhere by now

@@ -61,6 +61,12 @@ class Once:
         completed = [work for work, known in zip(fresh, done, strict=True) if known]
         return to_handle, completed, []
 
+    async def look_again(self, work: Work) -> bool | None:
+        """Say whether a delivery that waited was completed elsewhere; None when it cannot be
+        told."""
+        done = await self._look_up([_id(work)])
+        return None if done is None else done[0]
+
     def after(self, work: Work, *, completed: bool) -> tuple[list[Work], list[Work]]:
         """A delivery in hand ended: return which waiting copies to handle, and which are done."""
         waiting = self._in_hand.pop(_id(work), [])

@@ -197,3 +197,27 @@ class CompletionContract:
         assert await stage.wait(owner.extend([taken])) == [Done()], "it is still the owner's"
         assert await stage.wait(owner.commit([Commit(taken, Record(key))])) == [Done()]
         assert await stage.wait(inbox.completed([key])) == [True]
+
+    @law(qos=2)
+    async def test_what_another_completed_while_it_waited_is_not_begun(self, stage: Stage) -> None:
+        """QoS 2, third law: what has waited long is looked up once more before it is run: its
+        lease may have ended unnoticed, and another member may be through with it."""
+
+        async def wait(_number: int, _attempt: int) -> None:
+            await goes_on.wait()
+
+        goes_on = asyncio.Event()
+        inbox = await stage.inbox(await stage.transport(), "Charged")
+        bus = stage.bus(settings={"concurrency": 1})
+        heard = keep(bus, Charged, wait)
+        async with stage.running(bus):
+            await bus.publish(Charged(0))
+            await stage.until(lambda: heard.calls)
+            behind = await bus.publish(Charged(1))
+            await stage.until(lambda: bus.counts()["law/Charged"]["received"] == 2)
+            await stage.pass_time(1.0)  # half a lease, which is renewed all the time
+            key = stage.completion("Charged", behind.message_id, "law")
+            assert await stage.wait(inbox.record([Record(key)])) == [Done()]
+            goes_on.set()
+            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
+        assert heard.calls == [(0, 1)]
