@@ -13,6 +13,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakSet
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -42,6 +43,8 @@ class GuardedClient(Client):
     def __init__(self, *, require_tls: bool) -> None:
         super().__init__()
         self._require_tls = require_tls
+        self._tries: WeakSet[asyncio.Task[Any] | None] = WeakSet()
+        """The tasks that connect again, the one of now and those before it."""
 
     @staticmethod
     def own_options() -> dict[str, Any]:
@@ -134,6 +137,7 @@ class GuardedClient(Client):
         self.abort()
         self._pending = []
         self._pending_data_size = 0
+        self._tries.add(asyncio.current_task())
         await super()._attempt_reconnect()
 
     async def _connect_to_server(self, s: Any) -> None:
@@ -143,10 +147,10 @@ class GuardedClient(Client):
             self._reading_task.cancel()
         self.abort()
         await super()._connect_to_server(s)
-        # Before Python 3.12 a cancellation that comes together with the connection is swallowed:
-        # who was cancelled, or replaced by a newer try, would go on with a socket of its own.
-        trying = self._reconnection_task
-        if self.is_closed or (trying is not None and trying is not asyncio.current_task()):
+        # Before Python 3.12 a cancellation that comes together with the connection is swallowed: a
+        # try that was cancelled, or replaced by a newer one, would go on with a socket of its own.
+        task = asyncio.current_task()
+        if task in self._tries and (self.is_closed or task is not self._reconnection_task):
             self.abort()
             raise asyncio.CancelledError
 

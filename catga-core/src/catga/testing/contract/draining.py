@@ -26,7 +26,8 @@ class DrainingContract:
             await (asyncio.Event() if number == 0 else goes_on).wait()
 
         long = stage.scaled(300.0)
-        deadline = stage.scaled(4.0)
+        # Never so short that a machine that stands still for a moment could use it up.
+        deadline = max(stage.scaled(4.0), 3.0)
         first = stage.bus(
             settings={
                 "lease": long,
@@ -43,7 +44,7 @@ class DrainingContract:
             await stage.until(lambda: len(begun.calls) == 2)
             before = stage.clock.monotonic()
             draining = stage.tasks.spawn(first.drain(), "drain")
-            await stage.pass_time(0.1)
+            await stage.until(lambda: first.counts()["law/Ordered"]["in-hand"] == 2)
             goes_on.set()
             await stage.until(draining.done)
             took = stage.clock.monotonic() - before
