@@ -8,7 +8,7 @@ import pytest
 
 from bus.bus_kit import Once, Order, Place, eventually, keep, run, settled
 from catga import Context, QualityOfService
-from catga.spi import Kind
+from catga.spi import Capability, Kind
 
 
 def test_published_twice_it_is_stored_once_and_handled_once(place: Place) -> None:
@@ -137,5 +137,24 @@ def test_a_message_may_be_sent_at_more_than_its_type_asks(place: Place, repeats:
             await eventually(lambda: numbers)
             await settled(outside, "Order", "tests")
         assert numbers == [1]
+
+    run(law)
+
+
+def test_the_mode_is_shown_with_its_windows(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    async def law() -> None:
+        caplog.set_level("INFO", "catga")
+        bus, other = place.bus(), place.bus(settings={"completion_ttl": "12h"}, publishes=[Once])
+        plain = place.bus()
+        keep(bus, Once)
+        keep(plain, Order)
+        assert "exactly once" not in repr(bus), "not known before the server is"
+        async with bus, other, plain:
+            mode = "atomic" if Capability.ATOMIC in bus.transport.capabilities else "windowed"
+            promise = f"exactly once [{mode}: {place.kind}] W=10 min D=24 h"
+            assert promise in repr(bus)
+            assert promise in caplog.text
+            assert "D=12 h" in repr(other)
+            assert "exactly once" not in repr(plain)
 
     run(law)

@@ -97,7 +97,10 @@ class Bus(Router):
 
     def __repr__(self) -> str:
         state = "new" if not self._used else "closed" if self._session is None else "running"
-        return f"<Bus {self._address.shown} service={self.service} group={self.group} {state}>"
+        words = [self._address.shown, f"service={self.service}", f"group={self.group}", state]
+        if self._session is not None and (promise := self._session.plan.promise()):
+            words.append(promise)
+        return f"<Bus {' '.join(words)}>"
 
     def use(self, *parts: Middleware | Instrument) -> None:
         """Add middleware (outermost first) and instruments; before the bus is entered."""
@@ -172,6 +175,7 @@ class Bus(Router):
             service=self.service,
             namespace=self.namespace,
             node=self._node,
+            transport_name=descriptor.name,
         )
 
     def _running(self) -> Session:

@@ -14,7 +14,7 @@ from catga.ground.ids import new_instance
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.node import Node
 from catga.model.qos import QualityOfService
-from catga.policy import Retries, broken_horizons, combine
+from catga.policy import Retries, broken_horizons, combine, exactly_once_words
 from catga.router import Registration, Unset
 from catga.settings import Settings
 from catga.spi import Instrument, Middleware, Source, Transport
@@ -39,6 +39,7 @@ class Plan:
     namespace: str
     node: Node | None = None
     """What the bus registers itself as."""
+    transport_name: str = ""
 
     def qos_of(self, wire: WireType) -> QualityOfService:
         """Return the quality a type is sent with unless the call says otherwise."""
@@ -49,6 +50,20 @@ class Plan:
         published = (self.qos_of(wire) for wire in self.publishes)
         handled = (handler.qos for handler in self.handlers)
         return max((*published, *handled), default=QualityOfService.AT_MOST_ONCE)
+
+    def promise(self) -> str:
+        """Return what exactly once means here, in one line; empty when nothing asks for it.
+
+        The server must be connected: it decides about the mode.
+        """
+        if self.highest() is not QualityOfService.EXACTLY_ONCE:
+            return ""
+        return exactly_once_words(
+            atomic=Capability.ATOMIC in self.transport.capabilities,
+            transport=self.transport_name,
+            window=self.settings.dedupe_window.total_seconds(),
+            ttl=self.settings.completion_ttl.total_seconds(),
+        )
 
     def sources(self, handler: Handler) -> tuple[Source, ...]:
         """Return what a handler subscribes to: what is live and, from QoS 1, what is stored.

@@ -115,6 +115,8 @@ class Session:
         await asyncio.gather(
             *(consumer.start(sources[consumer.handler]) for consumer in self.consumers)
         )
+        if promise := plan.promise():
+            _log.info("%s of %s: %s", plan.service, plan.namespace, promise)
         self.tasks.spawn(self._sweep(), "sweep leases and timeouts")
         if plan.node is not None:
             await self.discovery.take_over(plan.node)  # last: who sees it may count on it
