@@ -30,7 +30,7 @@ class TestNats(TransportContract):
         return Harness(
             url=nats.url,
             time_scale=0.2,
-            small={"live_buffer": 50},
+            small={"live_buffer": 50, "max_ack_pending": 60},
             small_buffer=50,
             full={"max_bytes": 1_000_000},
             restart=restarting(nats),
