@@ -86,10 +86,16 @@ def harness_of(base: Base) -> Iterator[Callable[[], Harness]]:
 
     nats = base is Base.NATS
     full = {"max_bytes": 2_000_000} if nats else None
+    small = {"max_ack_pending": 60} if nats else {}
     quick: dict[str, object] = {} if nats else {"trim_interval": 0.1, "reclaim_interval": 0.1}
     with server:
         yield lambda: Harness(
-            url=server.url, time_scale=0.25, restart=restart, full=full, settings=quick
+            url=server.url,
+            time_scale=0.25,
+            restart=restart,
+            full=full,
+            small=small,
+            settings=quick,
         )
 
 

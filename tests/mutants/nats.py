@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from catga.spi import Commit, Delivery, Nack, Settlement
-from catga_nats import settling
+import attrs
+
+from catga.spi import Commit, Delivery, Nack, Outgoing, Settle, Settlement, Source
+from catga_nats import publishing, settling
 from catga_nats.client import GuardedClient
 from catga_nats.headers import MESSAGE_ID
+from catga_nats.overflow import Overflow
 from catga_nats.settling import Settler
 from catga_nats.transactions import Message, TxStore
 from catga_nats.wanted import Wants
@@ -113,3 +117,59 @@ def expects_no_sequence(real: Any) -> Any:
         return [record, *((subject, body, {}) for subject, body, _ in effects)]
 
     return messages
+
+
+@mutant(
+    Base.NATS,
+    Wants,
+    "_pull",
+    law="test_a_message_that_ends_its_processes_is_parked_on_arrival",
+)
+def strands_past_max_deliver_on_nats(real: Any) -> Any:
+    """The server's own limit of deliveries is the attempts of the bus."""
+
+    def pull(self: Wants, source: Source, name: str) -> dict[str, Any]:
+        return {**real(self, source, name), "max_deliver": max(source.attempts, 1)}
+
+    return pull
+
+
+@mutant(
+    Base.NATS,
+    Overflow,
+    "relieve",
+    law="test_many_failing_messages_do_not_slow_the_good_ones",
+)
+def leaves_every_retry_unsettled_on_nats(real: Any) -> Any:
+    """Delayed retries stay where they are, and fill up what a group may hold."""
+
+    async def relieve(self: Overflow, batch: Sequence[Settle]) -> Sequence[Settle]:
+        return batch
+
+    return relieve
+
+
+@mutant(Base.NATS, Overflow, "_copy", law="test_however_many_wait_each_attempt_counts")
+def forgets_the_attempts_of_a_moved_retry_on_nats(real: Any) -> Any:
+    """The copy that goes on instead begins anew."""
+
+    def copy(self: Overflow, delivery: Delivery, delay: float) -> Outgoing:
+        moved: Outgoing = real(self, delivery, delay)
+        return attrs.evolve(moved, attempts=0)
+
+    return copy
+
+
+@mutant(
+    Base.NATS,
+    publishing,
+    "scheduled",
+    law="test_a_delayed_message_does_not_come_before_its_time",
+)
+def delivers_too_early_on_nats(real: Any) -> Any:
+    """A schedule is set to half a second before its time."""
+
+    def scheduled(outgoing: Outgoing, when: datetime, headers: dict[str, str]) -> str:
+        return str(real(outgoing, when - timedelta(seconds=0.5), headers))
+
+    return scheduled

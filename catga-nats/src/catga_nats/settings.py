@@ -47,16 +47,19 @@ class NatsSettings:
     max_age: timedelta | None = attrs.field(default=None, validator=_positive)
     """Older messages are removed even when nobody handled them; None keeps them."""
     max_bytes: int | None = attrs.field(default=None, validator=_at_least_one)
-    """Beyond it new messages are refused (never an accepted one dropped); None sets no limit."""
+    """Beyond it new messages are refused (never an accepted one dropped); None sets no limit.
+
+    nats-server 2.15 refuses it on a stream that already has message schedules."""
     duplicate_window: timedelta | None = attrs.field(default=None, validator=_positive)
     """How long one message id is stored once; None takes W of the bus."""
     ack_wait: timedelta | None = attrs.field(default=None, validator=_positive)
     """How long a delivery stays with its receiver; None takes the lease of the bus."""
     max_deliver: int | None = attrs.field(default=None, validator=_at_least_one)
-    """The server's own limit of deliveries, which strands a message; None keeps it far above
-    the attempts of the bus."""
+    """The server's own limit of deliveries, which strands a message: a named risk; None sets no
+    limit, the engine parks what comes too often."""
     max_ack_pending: int = attrs.field(default=2000, validator=validators.ge(1))
-    """Unsettled deliveries per group and type, over all members."""
+    """Unsettled deliveries per group and type, over all members; delayed retries beyond a part of
+    it move aside."""
     live_buffer: int = attrs.field(default=65_536, validator=validators.ge(1))
     """QoS 0 messages kept per subscription; beyond it new ones are dropped and reported."""
     publish_ack_timeout: timedelta = attrs.field(default=timedelta(seconds=5), validator=_positive)

@@ -161,6 +161,27 @@ class RetriesContract:
             assert "dead-letter" not in bus.counts()["law/Ordered"]
 
     @law(qos=1)
+    async def test_however_many_wait_each_attempt_counts(self, stage: Stage) -> None:
+        """QoS 1, seventh law: more failures at once than the broker lets be in hand; each is
+        tried so often as it should be, and parked."""
+        failed = range(80)
+        pause = stage.scaled(1.0)
+        patience = {"backoff_base": pause, "backoff_cap": pause}
+        settings = {**stage.harness.small, **patience, "prefetch": 40, "attempts": 2}
+
+        async def fail(_number: int, _attempt: int) -> None:
+            raise RuntimeError("not yet")
+
+        bus = stage.bus(settings=settings)
+        heard = keep(bus, Ordered, fail)
+        async with stage.running(bus):
+            await stage.wait(bus.publish_many(map(Ordered, failed)))
+            await stage.until(
+                lambda: bus.counts()["law/Ordered"].get("dead-letter") == len(failed), 30.0
+            )
+        assert sorted(heard.calls) == [(number, each) for number in failed for each in (1, 2)]
+
+    @law(qos=1)
     async def test_a_message_that_ends_its_processes_is_parked_on_arrival(
         self, stage: Stage
     ) -> None:
