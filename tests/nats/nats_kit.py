@@ -120,12 +120,16 @@ async def opened(
     namespace: str | None = None,
     *,
     connect_deadline: float = 5.0,
+    also_given: frozenset[str] = frozenset(),
     **settings: Any,
 ) -> AsyncIterator[Opened]:
-    """Open a transport; close it and what it spawned at the end."""
+    """Open a transport; close it and what it spawned at the end.
+
+    `also_given`: settings of the bus that somebody gave by name.
+    """
     (descriptor,) = catga_transports()
     where = address_of(address) if isinstance(address, str) else address
-    transport = descriptor.factory(where, NatsSettings(**settings), frozenset(settings))
+    transport = descriptor.factory(where, NatsSettings(**settings), also_given | settings.keys())
     assert isinstance(transport, NatsTransport)
     owner = TaskOwner()
     events: list[TransportEvent] = []

@@ -252,6 +252,20 @@ def test_a_finite_limit_of_deliveries_is_lifted_or_told(server: NatsServer) -> N
     asyncio.run(law())
 
 
+def test_a_retention_that_somebody_asked_for_and_nothing_keeps_to_is_told(
+    server: NatsServer,
+) -> None:
+    async def law() -> None:
+        for given, told in ((frozenset[str](), 0), (frozenset({"retention"}), 1)):
+            async with opened(server.url, also_given=given) as here:
+                await here.prepare(here.source())
+                await here.prepare(here.source(), qos=TWICE)
+                words = [each for each in here.told(EventKind.RISK) if "retention" in each]
+                assert len(words) == told
+
+    asyncio.run(law())
+
+
 def test_verify_mode_creates_nothing(server: NatsServer) -> None:
     async def law() -> None:
         async with opened(server.url) as here:

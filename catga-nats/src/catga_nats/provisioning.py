@@ -15,7 +15,7 @@ from catga_nats.api import Call, JetStreamApi, Result
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, api_failure
 from catga_nats.reconcile import Thing, changes, check_echo
-from catga_nats.risks import BOUNDS, Risk, consumer_risks, found_risks
+from catga_nats.risks import BOUNDS, UNTRIMMED, Risk, consumer_risks, found_risks
 from catga_nats.schedules import SCHEDULES_SINCE
 from catga_nats.transactions import is_atomic
 from catga_nats.wanted import Wants
@@ -50,6 +50,8 @@ class Provisioner:
         durable = [each for each in topology.sources if each.durable]
         if not durable and not topology.publishes:
             return
+        if self._wants.trims:
+            self._accept([UNTRIMMED], topology)
         schedules = self._connection.version >= SCHEDULES_SINCE
         things = self._wants.streams(
             topology, schedules=schedules, atomic=is_atomic(self._connection.version)

@@ -11,7 +11,7 @@ from catga.spi import Topology
 from catga_nats import names
 from catga_nats.settings import Storage
 
-__all__ = ["BOUNDS", "Risk", "consumer_risks", "found_risks"]
+__all__ = ["BOUNDS", "UNTRIMMED", "Risk", "consumer_risks", "found_risks"]
 
 
 BOUNDS = ("max_bytes", "max_msgs")
@@ -24,6 +24,13 @@ class Risk:
 
     name: str
     words: str
+
+
+UNTRIMMED = Risk(
+    "",
+    "retention removes nothing on NATS: a stream keeps what is settled until its max_age, which "
+    "also removes what nobody handled",
+)
 
 
 def found_risks(config: Mapping[str, Any], topology: Topology) -> Iterator[Risk]:

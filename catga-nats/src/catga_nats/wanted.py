@@ -34,6 +34,11 @@ class Wants:
         self._settings = settings
         self._explicit = explicit
 
+    @property
+    def trims(self) -> bool:
+        """Whether somebody asked by name for what is settled and old to be removed."""
+        return "retention" in self._explicit
+
     def streams(self, topology: Topology, *, schedules: bool, atomic: bool) -> list[Thing]:
         """The streams of one namespace; those of completion records and transactions only at QoS 2.
 
