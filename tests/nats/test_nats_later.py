@@ -14,7 +14,7 @@ from catga.spi import Ack, EventKind, Kind, Mode, Receipt, Rejected, Settle
 from catga_nats.connection import parse_version
 from catga_nats.testing import NatsServer
 
-BOUNDED = {"max_bytes": 1 << 30}
+BOUNDED: dict[str, Any] = {"max_bytes": 1 << 30}
 """Such a stream refuses what is too much, and therefore can't have the server's schedules."""
 _SHORT = 1.0
 

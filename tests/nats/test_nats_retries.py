@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 from nats_kit import collect, nothing_comes, opened, until
 
@@ -11,7 +12,7 @@ from catga.spi import Ack, Done, EventKind, Nack, Settle
 from catga.testing import free_port  # noqa: F401 - the kit's process control comes with it
 from catga_nats.testing import NatsServer
 
-SMALL = {"max_ack_pending": 16}
+SMALL: dict[str, Any] = {"max_ack_pending": 16}
 _MANY = 100
 
 
