@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from catga.codecs import read_envelope
-from catga.errors import CatgaError, DecodeError
+from catga.errors import DecodeError
 from catga.model.qos import QualityOfService
 from catga.spi import Delivery, Kind, Outgoing, StoredLetter, Subject, parse_subject
 
@@ -156,7 +156,7 @@ def read_letter(stored: StoredLetter) -> DeadLetter:
     try:
         facts = _read_facts(envelope.data)
         subject = parse_subject(facts.subject)
-    except (msgspec.DecodeError, CatgaError) as error:
+    except Exception as error:  # also UnicodeDecodeError, which msgspec lets through
         raise DecodeError(f"not a dead letter: {error}") from error
     place = stored.subject
     if (subject.namespace, subject.type, facts.group) != (
