@@ -45,7 +45,7 @@ from catga_nats.publishing import Publisher
 from catga_nats.pull import PullSubscription
 from catga_nats.settings import NatsSettings
 from catga_nats.transactions import TxStore, is_atomic
-from catga_nats.wanted import Wants
+from catga_nats.wanted import WAITING_LEASE, Wants
 
 __all__ = ["NatsTransport"]
 
@@ -163,7 +163,7 @@ class NatsTransport(Transport):
         namespace = topology.namespace
         if namespace not in self._movers and await self._provisioner.needs_mover(namespace, mode):
             self._movers.add(namespace)
-            self._runtime.spawn(self._move(namespace), f"catga-nats-later-{namespace}")
+            self._runtime.spawn(self._move(namespace, mode), f"catga-nats-later-{namespace}")
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
@@ -204,27 +204,34 @@ class NatsTransport(Transport):
         subscription.effects = self._effects
         return subscription
 
-    async def _move(self, namespace: str) -> None:
-        """Carry what is due to its target, for as long as this transport is open."""
-        clock = self._runtime.clock
-        source = Source(namespace, "later", "later", durable=True)
-        mover = Mover(self._publisher, self._api, clock, namespace)
-        reader = Reader(source, clock, source.lease, all_headers=True)
-        name = names.waiting_consumer()
+    async def _move(self, namespace: str, mode: Mode) -> None:
+        """Carry what is due to its target, for as long as there may be something."""
+        mover = Mover(self._publisher, self._api, self._runtime.clock, namespace)
         while (connection := self._connection) is not None:
-            subscription = PullSubscription(
-                connection, self._api, self._runtime, source, name, reader
-            )
+            trouble = ""
+            subscription = self._waiting(connection, namespace)
+            self._subscriptions.append(subscription)
             try:
                 await subscription.start()
-                self._subscriptions.append(subscription)
                 await mover.run(subscription)
             except CatgaError as error:
-                connection.emit(EventKind.TROUBLE, f"delayed messages of {namespace}: {error}")
+                trouble = str(error)
             await subscription.close()
-            await clock.sleep(_PULSE)
-            with contextlib.suppress(CatgaError):
-                await self._provisioner.needs_mover(namespace, Mode.CREATE)
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+            await self._runtime.clock.sleep(_PULSE)
+            with contextlib.suppress(CatgaError):  # it is asked again in a while
+                if not await self._provisioner.needs_mover(namespace, mode):
+                    self._movers.discard(namespace)
+                    return
+            if trouble and self._connection is connection:
+                connection.emit(EventKind.TROUBLE, f"delayed messages of {namespace}: {trouble}")
+
+    def _waiting(self, connection: Connection, namespace: str) -> PullSubscription:
+        source = Source(namespace, "later", "later", durable=True)
+        reader = Reader(source, self._runtime.clock, WAITING_LEASE, all_headers=True)
+        name = names.waiting_consumer()
+        return PullSubscription(connection, self._api, self._runtime, source, name, reader)
 
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
         """The bucket of nodes of a namespace."""
@@ -265,9 +272,9 @@ class NatsTransport(Transport):
 
     async def close(self) -> None:
         """Close the subscriptions, then the connection."""
-        for subscription in self._subscriptions:
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
             await subscription.close()
-        self._subscriptions.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()

@@ -12,7 +12,7 @@ from catga_nats import names
 from catga_nats.reconcile import Thing
 from catga_nats.settings import NatsSettings, nanoseconds
 
-__all__ = ["Wants"]
+__all__ = ["WAITING_LEASE", "Wants"]
 
 _NO_LIMIT = -1
 _SHORTEST_AGE = 10**9
@@ -24,7 +24,9 @@ _SETTINGS_OF = {
 }
 """Where the server's word for something is not the one settings use, or not the only one."""
 _STORED_KINDS = ("log", "to", "redo", "later")
-_LEASE = 30 * 10**9
+WAITING_LEASE = 5.0
+"""Seconds after which another one carries on what is delayed; a server that was killed has
+forgotten its last naks, and hands out so much later what they held back."""
 
 
 class Wants:
@@ -76,7 +78,7 @@ class Wants:
             "deliver_policy": "all",
             "filter_subject": names.waiting_subject(namespace, ">"),
             "ack_policy": "explicit",
-            "ack_wait": _LEASE,
+            "ack_wait": int(WAITING_LEASE * 1e9),
             "max_deliver": _NO_LIMIT,
             "max_ack_pending": _NO_LIMIT,
             "replay_policy": "instant",
