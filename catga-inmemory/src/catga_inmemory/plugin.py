@@ -16,8 +16,8 @@ CAPABILITIES = frozenset(Capability)
 def _build(address: Address, settings: MemorySettings, explicit: frozenset[str]) -> Transport:
     from catga_inmemory.transport import MemoryTransport  # noqa: PLC0415 - only when it is used
 
-    del explicit  # nothing is there before us that a setting could disagree with
-    return MemoryTransport(address, settings)
+    # Memory is dear: nothing stays for a day only because that is what brokers are asked for.
+    return MemoryTransport(address, settings, keeps="retention" in explicit)
 
 
 @hookimpl

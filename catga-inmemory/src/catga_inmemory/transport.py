@@ -98,11 +98,13 @@ def _record_key(key: Completion) -> tuple[str, str, str, str]:
 class MemoryTransport(Transport):
     """`inmemory://` (private to one bus) and `inmemory://name` (shared in this process)."""
 
-    def __init__(self, address: Address, settings: MemorySettings) -> None:
+    def __init__(self, address: Address, settings: MemorySettings, *, keeps: bool = False) -> None:
         self._name = address.hosts[0][0] if address.hosts else address.path
         if self._name:
             check_token(self._name, "name in the inmemory:// URL")
         self._settings = settings
+        self._keeps = keeps
+        """Whether somebody asked for a retention: without that W is how long a message stays."""
         self._broker: MemoryBroker | None = None
         self._runtime: Runtime | None = None
         self._inbox: MemoryInbox | None = None
@@ -147,7 +149,7 @@ class MemoryTransport(Transport):
         for type_ in {*topology.publishes, *(source.type for source in topology.sources)}:
             stream = broker.stream(topology.namespace, type_)
             stream.dedupe_window = topology.dedupe_window
-            stream.retention = topology.retention
+            stream.retention = topology.retention if self._keeps else 0.0
         for source in topology.sources:
             if source.durable:
                 broker.stream(source.namespace, source.type).declare(source)
