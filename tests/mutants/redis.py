@@ -120,7 +120,7 @@ def trims_by_age_alone(real: Any) -> Any:
 
 
 @mutant(Base.REDIS, Settler, "park", law="test_a_late_parking_is_lost_and_stores_nothing")
-def settles_before_it_parks(real: Any) -> Any:
+def settles_before_it_parks_on_redis(real: Any) -> Any:
     """The original is acknowledged first, and its dead letter stored in a second step."""
 
     async def park(self: Settler, work: Sequence[tuple[Token, Outgoing]]) -> list[SettleResult]:
