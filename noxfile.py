@@ -1,6 +1,6 @@
 """Every check of the project, each a session; `nox` alone runs all that CI runs.
 
-    nox                  everything
+    nox                  everything but `bench`
     nox -l               what there is
     nox -s test          the tests, on every Python that is here
     nox -s test-3.11 -- tests/core -k url
@@ -97,7 +97,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[0])
 def types(session: nox.Session) -> None:
-    """Types: mypy strict, over each distribution, then over tests, examples and this file."""
+    """Types: mypy strict, over each distribution, then over tests and all the rest."""
     session.install(*_editable(), *_group("types"))
     strict = ("mypy", "--config-file", str(ROOT / "pyproject.toml"))
     for name in DISTRIBUTIONS:
@@ -107,7 +107,7 @@ def types(session: nox.Session) -> None:
     for folder in sorted({path.parent for path in Path("tests").glob("*/*.py")}):
         # One run for each: every folder has its own `conftest`.
         session.run(*loose, str(folder), env={"MYPYPATH": ":".join(paths)})
-    session.run(*loose, "noxfile.py", "examples", env={"MYPYPATH": "examples"})
+    session.run(*loose, "noxfile.py", "examples", "benchmarks", env={"MYPYPATH": "examples"})
 
 
 @nox.session(python=FOUND[0])
@@ -177,6 +177,25 @@ def walk(name):
 walk(package)
 assert (importlib.resources.files(package) / "py.typed").is_file()
 """
+
+
+@nox.session(python=FOUND[0], default=False)
+def bench(session: nox.Session) -> None:
+    """Speed beside other clients, for the better part of an hour; `-- --short` only tries it all.
+
+    On a machine that does nothing else. Peers that need other versions have environments of their
+    own. What stands behind `--` goes to the benchmark: `-- --only "redis qos1" --rounds 3`.
+    """
+    session.install(
+        *(*FRESH, "./catga-core", "./catga-inmemory", "./catga-nats[testing]"),
+        *("./catga-redis[testing]", *_group("bench")),
+    )
+    peers = Path(session.create_tmp()) / "faststream"
+    python = str(peers / "bin" / "python")
+    session.run("uv", "venv", "-q", "--clear", "-p", str(session.python), str(peers), external=True)
+    wanted = ("-r", "benchmarks/faststream.txt")
+    session.run("uv", "pip", "install", "-q", "--python", python, *wanted, external=True)
+    session.run("python", "-m", "benchmarks", "--faststream", python, *session.posargs)
 
 
 @nox.session(python=FOUND[0])

@@ -1,0 +1,1 @@
+"""Catga beside other clients, on the same servers, in the same run."""

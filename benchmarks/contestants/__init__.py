@@ -1,0 +1,1 @@
+"""One file for each contestant: `prepare` where it needs one, `publish` and `consume`."""

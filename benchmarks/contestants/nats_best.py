@@ -1,0 +1,118 @@
+"""nats-py at its best, by what is public in it: bytes in, bytes out, nothing decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+import nats
+from benchmarks.contestants.nats_documented import prepare
+from benchmarks.job import NAME, Job, Watch
+
+__all__ = ["consume", "prepare", "publish"]
+
+WINDOW = 1024
+ASK = 1000
+"""Messages in one pull request; the next one leaves when half of them are still to come."""
+LIMIT = 1 << 30
+
+
+async def publish(job: Job, watch: Watch) -> None:
+    """QoS 0: no validation of the subject. Above: one reply subscription, a window, a callback."""
+    bodies = job.bodies()
+    client = await nats.connect(job.url, skip_subject_validation=True)
+    if not job.qos:
+        watch.begin()
+        for body in bodies:
+            await client.publish(NAME, body)
+        await client.flush()
+        watch.end(job.count)
+    else:
+        await _publish_confirmed(client, bodies, watch)
+    await client.close()
+
+
+async def _publish_confirmed(client: Client, bodies: list[bytes], watch: Watch) -> None:
+    inbox = client.new_inbox()
+    window, confirmed = asyncio.Semaphore(WINDOW), 0
+    complete = asyncio.Event()
+
+    async def receive(message: Msg) -> None:
+        nonlocal confirmed
+        if b'"error"' in message.data or b'"seq"' not in message.data:
+            raise RuntimeError(f"not stored: {json.loads(message.data)}")
+        confirmed += 1
+        window.release()
+        if confirmed == len(bodies):
+            complete.set()
+
+    await client.subscribe(f"{inbox}.*", cb=receive)
+    await client.flush()
+    watch.begin()
+    for number, body in enumerate(bodies):
+        await window.acquire()
+        await client.publish(
+            NAME, body, reply=f"{inbox}.{number}", headers={"Nats-Msg-Id": f"id-{number}"}
+        )
+    await complete.wait()
+    watch.end(confirmed)
+
+
+async def consume(job: Job, watch: Watch) -> None:
+    """QoS 0: a callback. Above: own pull requests, acks published; at QoS 2 they are answered."""
+    client = await nats.connect(job.url, skip_subject_validation=True)
+    if not job.qos:
+
+        async def handle(message: Msg) -> None:  # noqa: ARG001
+            watch.add()
+
+        await client.subscribe(NAME, cb=handle, pending_msgs_limit=LIMIT, pending_bytes_limit=LIMIT)
+        await client.flush()
+        watch.ready()
+        await watch.complete()
+    else:
+        await _consume_stored(client, job, watch)
+    watch.end()
+    await client.close()
+
+
+async def _consume_stored(client: Client, job: Job, watch: Watch) -> None:
+    await client.jetstream().pull_subscribe(NAME, durable=NAME)
+    inbox, answers = client.new_inbox(), client.new_inbox()
+    request = json.dumps({"batch": ASK, "expires": 30_000_000_000}).encode()
+    asked, answered = 0, 0
+    settled = asyncio.Event()
+
+    async def ask() -> None:
+        nonlocal asked
+        asked += ASK
+        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{NAME}.{NAME}", request, reply=inbox)
+
+    async def answer(message: Msg) -> None:  # noqa: ARG001
+        nonlocal answered
+        answered += 1
+        if answered == job.count:
+            settled.set()
+
+    async def handle(message: Msg) -> None:
+        if not message.reply:  # a status of the server, no message
+            return
+        watch.add()
+        if job.qos == 1:
+            await client.publish(message.reply, b"+ACK")
+        else:
+            await client.publish(message.reply, b"+ACK", reply=answers)
+        if asked - (job.count - watch.missing) <= ASK // 2 and watch.missing > 0:
+            await ask()
+
+    await client.subscribe(answers, cb=answer)
+    await client.subscribe(inbox, cb=handle)
+    watch.ready()
+    await ask()
+    await watch.complete()
+    if job.qos > 1:
+        await settled.wait()
+    await client.flush()
