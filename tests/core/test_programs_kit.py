@@ -72,11 +72,16 @@ def good() -> History:
     ]
     history.parked = [Parked("a", 1, "letter", 1.1)]
     history.copies = [Copy("m1", 1), Copy("m2", 2), Copy("m9", 1)]
+    history.letters = frozenset({("a", "m9")})
     return history
 
 
 def no_effect(history: History) -> None:
     history.runs[4].effect = False
+
+
+def no_letter(history: History) -> None:
+    history.letters = frozenset()
 
 
 def twice(number: int) -> Callable[[History], None]:
@@ -178,7 +183,7 @@ WRONG: dict[str, list[Callable[[History], None]]] = {
     "it_comes_to_rest": [restless],
     "at_most_once": [twice(0)],
     "live_members_get_it": [unheard],
-    "at_least_once": [no_effect],
+    "at_least_once": [no_effect, no_letter],
     "nothing_is_acknowledged_unhandled": [no_effect, acknowledged_first],
     "every_repeat_has_a_cause": [twice(2)],
     "exactly_once": [twice(4)],
@@ -196,6 +201,13 @@ WRONG: dict[str, list[Callable[[History], None]]] = {
 
 def test_a_good_history_breaks_nothing() -> None:
     assert broken(good()) == []
+
+
+def test_a_dead_letter_counts_though_its_member_was_never_told() -> None:
+    history = good()
+    untold = next(each for each in history.settled if each.id == "m9")
+    history.settled[history.settled.index(untold)] = attrs.evolve(untold, word="unknown")
+    assert "at_least_once" not in {each.law for each in broken(history)}
 
 
 def test_there_is_a_wrong_history_for_each_law() -> None:

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 from catga.bus import Bus
 from catga.codecs import read_envelope
+from catga.engine.deadletters import read_letter
 from catga.errors import CatgaError, PublishUnknown
 from catga.ground.clock import ManualClock
+from catga.spi import DeadLetterStore
 from catga.testing.faults import FaultProxy
 from catga.testing.programs.history import Copy, Disturbance, History, Published
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
@@ -329,6 +331,19 @@ class _Execution:
                 envelope = read_envelope(body, None)
                 intact = json.loads(bytes(envelope.data)) == {"text": words(envelope.id)}
                 self.history.copies.append(Copy(envelope.id, qos, intact))
+        store = self._stage.anchor.dead_letters
+        if store is not None:
+            self.history.letters = await self._stage.wait(self._letters(store))
+
+    async def _letters(self, store: DeadLetterStore) -> frozenset[tuple[str, str]]:
+        """Return the group and the message of every dead letter that the broker has."""
+        found: set[tuple[str, str]] = set()
+        for subject in await store.subjects(self._stage.namespace):
+            after = ""
+            while page := await store.read(subject, after):
+                after = page[-1].sequence
+                found.update((subject.group, read_letter(each).message_id) for each in page)
+        return frozenset(found)
 
 
 async def _all(works: Iterable[Awaitable[T]]) -> list[T]:

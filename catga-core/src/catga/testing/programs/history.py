@@ -107,6 +107,8 @@ class History:
     settled: list[Settled] = attrs.field(factory=list)
     parked: list[Parked] = attrs.field(factory=list)
     copies: list[Copy] = attrs.field(factory=list)
+    letters: frozenset[tuple[str, str]] | None = None
+    """Group and message of each dead letter that the broker has at the end; None: it cannot say."""
     backoff: tuple[float, float] = (0.0, 0.0)
     """Base and cap of the pause before another attempt, in seconds of the clock."""
     grain: float = 0.0

@@ -103,7 +103,11 @@ def live_members_get_it(history: History) -> Iterator[str]:
 def at_least_once(history: History) -> Iterator[str]:
     """What was accepted has its effect in every group, or is a dead letter there."""
     there = {(run.group, run.id) for run in history.runs if run.effect}
-    dead = {(each.group, each.id) for each in history.settled if each.word == "dead-letter"}
+    # The broker's word goes first: a member that dies while it parks is not told what came of it.
+    dead = history.letters
+    if dead is None:
+        said = (each for each in history.settled if each.word == "dead-letter")
+        dead = frozenset((each.group, each.id) for each in said)
     for id_ in _accepted(history):
         for group in history.groups:
             if (group, id_) not in there | dead:
