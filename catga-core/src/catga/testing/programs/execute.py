@@ -214,6 +214,7 @@ class _Execution:
     async def _(self, step: Drain) -> None:
         for member in self._present(step.group)[:1]:
             self.history.drains += 1
+            await self._stage.wait(self._passed_on())
             await self._stage.wait(member.drain())
 
     @_do.register
@@ -316,6 +317,12 @@ class _Execution:
     def _news(self) -> tuple[int, int, int]:
         history = self.history
         return len(history.runs), len(history.settled), len(history.disturbances)
+
+    async def _passed_on(self) -> None:
+        """Return once the broker has passed on what was published: who leaves while a message at
+        QoS 0 is on its way may miss it."""
+        assert self._publisher is not None
+        await self._publisher.health()  # a round trip, whatever it says
 
     async def _reach(self) -> None:
         """Return once the auditor has its connection back."""
