@@ -230,7 +230,7 @@ class LogSubscription(Subscription):
             self._held.discard(delivery)
             if isinstance(entry.outcome, Nack):
                 nacks.append(index)
-                work.append((delivery.token, ceil(max(entry.outcome.delay, 0.0) * 1000)))
+                work.append((delivery.token, _delay_ms(entry.outcome.delay)))
             elif delivery.lease_until > now:
                 acks.append(index)
                 confirm = confirm or entry.confirm
@@ -324,3 +324,9 @@ class LogSubscription(Subscription):
             await end_groups(self._session, self.streams)
         else:
             await forget_members(self._session, self.streams, self._session.member, NOBODY)
+
+
+def _delay_ms(seconds: float) -> int:
+    """Return a delay that is never shorter: the server counts it from the beginning of its present
+    millisecond, so that one more is needed."""
+    return ceil(seconds * 1000) + 1 if seconds > 0 else 0
