@@ -26,9 +26,14 @@ class Paid(Event):
 
 
 @pytest.fixture(scope="module")
-def cluster(binary: str | None) -> Iterator[NatsCluster]:
+def nodes(binary: str | None) -> Iterator[NatsCluster]:
     with NatsCluster(binary) as running:
         yield running
+
+
+@pytest.fixture
+def cluster(nodes: NatsCluster) -> NatsCluster:
+    return nodes.start()  # whoever the law before left dead
 
 
 def bus_of(url: str, namespace: str) -> Bus:
@@ -119,6 +124,20 @@ def test_a_leader_that_is_killed_costs_nothing_accepted(
             lambda: killed.append(cluster.kill_leader(stream)),
         )
         assert killed == [leader]
+
+    asyncio.run(law())
+
+
+def test_a_bus_can_start_while_the_servers_elect(cluster: NatsCluster) -> None:
+    """Nobody answers for JetStream until they have a leader again."""
+
+    async def law() -> None:
+        namespace = fresh_namespace()
+        await made(cluster, namespace)
+        leader = await asyncio.to_thread(cluster.meta_leader)
+        await asyncio.to_thread(cluster.kill, leader)
+        async with bus_of(cluster.url, namespace) as bus:
+            assert not (await bus.publish(Paid(-1), message_id="without-it")).duplicate
 
     asyncio.run(law())
 

@@ -138,7 +138,7 @@ class NatsTransport(Transport):
         runtime.spawn(self._pulse(connection), "catga-nats-pulse")
 
     async def _probe(self, connection: Connection) -> None:
-        (info,) = await self._api.try_once([("INFO", None)])
+        info = await self._api.info()
         if isinstance(info, ApiError):
             reason = _NO_JETSTREAM if info.err_code == 0 else f"no JetStream: {info}"
             absent = {**_ABSENT, **dict.fromkeys(_STORED, reason)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.request import urlopen
 
 from catga.errors import ConfigurationError
 from catga.testing import free_port
@@ -27,11 +29,12 @@ class NatsCluster:
 
     def __init__(self, binary: str | None = None) -> None:
         routes = {f"n{number}": free_port() for number in (1, 2, 3)}
+        self._monitors = {name: free_port() for name in routes}
         others = ", ".join(f"nats://127.0.0.1:{port}" for port in routes.values())
         self.nodes = {
             name: NatsServer(
                 binary,
-                config=f"server_name: {name}\n"
+                config=f"server_name: {name}\nhttp: 127.0.0.1:{self._monitors[name]}\n"
                 f"cluster {{ name: catga, listen: 127.0.0.1:{port}, routes: [{others}] }}",
             )
             for name, port in routes.items()
@@ -67,6 +70,13 @@ class NatsCluster:
         Raises `ConfigurationError` when there is none in 20 s.
         """
         return self._until(lambda: self._leader(stream))
+
+    def meta_leader(self) -> str:
+        """Return the name of the node that leads the others, once there is one.
+
+        It alone answers what is asked of JetStream as a whole. Raises as `leader_of` does.
+        """
+        return self._until(self._meta_leader)
 
     def kill(self, name: str) -> None:
         """End a node at once (SIGKILL); its data stays for `restart`."""
@@ -106,6 +116,12 @@ class NatsCluster:
     def _leader(self, stream: str) -> str | None:
         cluster = self._request(f"STREAM.INFO.{stream}").get("cluster", {})
         leader: str | None = cluster.get("leader")
+        return leader if leader not in self._down else None
+
+    def _meta_leader(self) -> str | None:
+        name = min(set(self.nodes) - self._down)
+        with urlopen(f"http://127.0.0.1:{self._monitors[name]}/jsz", timeout=2) as page:
+            leader: str | None = json.load(page).get("meta_cluster", {}).get("leader")
         return leader if leader not in self._down else None
 
     def _caught_up(self) -> bool:
