@@ -133,7 +133,9 @@ def test_the_sdk_reads_what_we_write() -> None:
     assert event.get_extension("correlationid") == "c"
     assert event.get_extension("traceparent") == "00-abc"
     again = read_envelope(JSONFormat().write(event))
-    assert attrs.evolve(again, data=b"") == attrs.evolve(read_envelope(body), data=b"")
+    first = read_envelope(body)
+    first.data = again.data  # written by another hand
+    assert again == first
     assert _wire(Fast).decode(again.data, 2) == Fast("héllo")
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Awaitable, Coroutine
 from functools import partial
+from typing import Any, TypeVar
 
 import pytest
 
 from catga.ground.mailbox import Mailbox
 from catga.ground.tasks import TaskOwner, finish, run_in_context
 from catga.testing import ManualClock, settle_loop
+
+T = TypeVar("T")
 
 
 def test_a_manual_clock_runs_what_is_due_in_order_and_each_at_its_moment() -> None:
@@ -123,16 +127,19 @@ def test_running_in_a_context_passes_results_errors_and_cancellation() -> None:
                 raise ValueError("inside")
             return variable.get()
 
-        assert await run_in_context(context, work(fail=False)) == "inside"
+        def run(coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+            return run_in_context(context, coroutine, context.run(coroutine.send, None))
+
+        assert await run(work(fail=False)) == "inside"
         assert variable.get() == "outside"
         with pytest.raises(ValueError, match="inside"):
-            await run_in_context(context, work(fail=True))
+            await run(work(fail=True))
 
         async def wait() -> None:
             await asyncio.Event().wait()
 
         async def outer() -> None:
-            await run_in_context(context, wait())
+            await run(wait())
 
         task = asyncio.create_task(outer())
         await settle_loop()

@@ -25,10 +25,11 @@ from mutants.mutation import Base, mutant
 def acks_before_handling(real: Any) -> Any:
     """The delivery is acknowledged, then its handler is called."""
 
-    async def run_handler(work: Work, *rest: Any) -> BaseException | None:
+    async def run_handler(work: Work, *rest: Any) -> None:
         await work.feed.subscription.settle([Settle(work.delivery, Ack())])
-        error: BaseException | None = await real(work, *rest)
-        return error
+        left = real(work, *rest)
+        if left is not None:
+            await left
 
     return run_handler
 
@@ -57,7 +58,9 @@ def records_before_the_handler(real: Any) -> Any:
         exactly = context is not None and context.qos is QualityOfService.EXACTLY_ONCE
         if exactly and once is not None and inbox is not None and work.envelope is not None:
             await inbox.record([once.record(work)])
-        await real(self, work)
+        left = real(self, work)
+        if left is not None:
+            await left
 
     return handle
 
@@ -86,10 +89,12 @@ def loses_what_was_prefetched_on_drain(real: Any) -> Any:
 def swallows_cancellation(real: Any) -> Any:
     """A handler that was cancelled counts as one that succeeded."""
 
-    async def run_handler(work: Work, *rest: Any) -> BaseException | None:
-        error: BaseException | None = await real(work, *rest)
-        cancelled = work.stop is not None or isinstance(error, asyncio.CancelledError)
-        return None if cancelled else error
+    async def run_handler(work: Work, *rest: Any) -> None:
+        left = real(work, *rest)
+        if left is not None:
+            await left
+        if work.stop is not None or isinstance(work.error, asyncio.CancelledError):
+            work.error = None
 
     return run_handler
 
@@ -199,13 +204,13 @@ def takes_a_conflict_for_done(real: Any) -> Any:
 @mutant(
     Base.ENGINE,
     Consumer,
-    "_is_open",
+    "_is_old",
     law="test_what_another_completed_while_it_waited_is_not_begun",
 )
 def believes_for_ever_what_it_looked_up(real: Any) -> Any:
     """What was not completed when it came is run, however long it has waited since."""
 
-    async def is_open(self: Consumer, work: Work) -> bool:
-        return True
+    def is_old(self: Consumer, work: Work) -> bool:
+        return False
 
-    return is_open
+    return is_old

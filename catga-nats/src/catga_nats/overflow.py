@@ -11,8 +11,6 @@ import heapq
 from collections.abc import Sequence
 from datetime import timedelta
 
-import attrs
-
 from catga.spi import (
     Ack,
     Clock,
@@ -74,7 +72,7 @@ class Overflow:
         entries = list(batch)
         for place, result in zip(copies, results, strict=True):
             if isinstance(result, Receipt):  # else it waits where it is: never lost
-                entries[place] = attrs.evolve(batch[place], outcome=Ack())
+                entries[place] = Settle(batch[place].delivery, Ack(), batch[place].confirm)
         return entries
 
     def _is_over(self, delivery: Delivery, outcome: Nack) -> bool:

@@ -15,7 +15,7 @@ _DIGITS = 9
 
 
 class Entry(NamedTuple):
-    """What one entry carries. (One is made per message, so it is a tuple.)"""
+    """What one entry carries."""
 
     body: bytes
     attempts: int = 0
@@ -37,8 +37,6 @@ def carried_fields(out: Outgoing) -> tuple[Any, ...]:
 
 def read_fields(fields: Sequence[bytes]) -> Entry:
     """Return what an entry carries, whoever wrote it."""
-    if len(fields) == 2 and fields[0] == b"b":
-        return Entry(fields[1])
     pairs = dict(zip(fields[::2], fields[1::2], strict=False))
     body = pairs.pop(b"b", b"")
     attempts, replays = _number(pairs, _ATTEMPTS), _number(pairs, _REPLAYS)

@@ -111,19 +111,16 @@ class LogSubscription(Subscription):
         subject = stream.subject
         deliveries: list[Delivery] = []
         for id_, fields in entries:
-            entry = read_fields(fields)
-            deliveries.append(
-                Delivery(
-                    subject,
-                    entry.body,
-                    count + entry.attempts,
-                    id_.decode(),
-                    until,
-                    (stream, id_, count),
-                    entry.headers,
-                    replays=entry.replays,
+            token = (stream, id_, count)
+            if len(fields) == 2 and fields[0] == b"b":  # almost every one
+                delivery = Delivery(subject, fields[1], count, id_.decode(), until, token)
+            else:
+                body, attempts, replays, headers = read_fields(fields)
+                delivery = Delivery(
+                    subject, body, count + attempts, id_.decode(), until, token, headers
                 )
-            )
+                delivery.replays = replays
+            deliveries.append(delivery)
         if count == 1 and deliveries:
             self._newest[stream] = deliveries[-1].token[1]
         self._held.update(deliveries)
@@ -228,7 +225,7 @@ class LogSubscription(Subscription):
             if delivery not in self._held:
                 continue
             self._held.discard(delivery)
-            if isinstance(entry.outcome, Nack):
+            if type(entry.outcome) is Nack:
                 nacks.append(index)
                 work.append((delivery.token, _delay_ms(entry.outcome.delay)))
             elif delivery.lease_until > now:
@@ -288,9 +285,10 @@ class LogSubscription(Subscription):
 
     def _keep_unknown(self, batch: Sequence[Delivery], results: Sequence[SettleResult]) -> None:
         """What may not have reached the server, or has changed nothing there, stays in hand."""
-        for delivery, result in zip(batch, results, strict=True):
-            if isinstance(result, Unknown | Conflict):
-                self._held.add(delivery)
+        if not {Unknown, Conflict}.isdisjoint(map(type, results)):
+            for delivery, result in zip(batch, results, strict=True):
+                if isinstance(result, Unknown | Conflict):
+                    self._held.add(delivery)
         self._has_room()
 
     def _has_room(self) -> None:

@@ -22,7 +22,6 @@ _JSON_TYPE = re.compile(
     r"\s*(application/json|text/json|[a-z]+/[^\s;]+\+json)\s*(;\s*charset=\"?utf-8\"?\s*)?",
     re.IGNORECASE,
 )
-_good_id = re.compile(rf"[\x21-\x7e]{{1,{MESSAGE_ID_LIMIT}}}").fullmatch
 _PREFIXES = ("ce-", "ce_")
 _all_attributes = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -34,7 +33,10 @@ def check_attributes(envelope: Envelope, specversion: str) -> Envelope:
     """
     if specversion != "1.0":
         raise _bad("specversion", 'must be "1.0"')
-    if not _good_id(envelope.id):
+    name = envelope.id  # asked in words: a pattern takes three times as long, per message
+    if not (name.isascii() and name.isprintable() and 0 < len(name) <= MESSAGE_ID_LIMIT):
+        raise _bad("id", "must be 1 to 128 printable ASCII characters without spaces")
+    if " " in name:
         raise _bad("id", "must be 1 to 128 printable ASCII characters without spaces")
     if not (envelope.type and envelope.source):
         raise _bad("source" if envelope.type else "type", "must not be empty")
@@ -114,7 +116,7 @@ def read_binary(body: bytes, headers: Mapping[str, str]) -> Envelope | None:
         deadline=_read_as(found, "deadline", datetime),
         parent_id=found.get("parentid"),
         content_type=found.get("datacontenttype", content_type),
-        headers={name: value for name, value in found.items() if name not in RESERVED_HEADERS},
+        extensions={name: value for name, value in found.items() if name not in RESERVED_HEADERS},
     )
     return check_attributes(envelope, found["specversion"])
 

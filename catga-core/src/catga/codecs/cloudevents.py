@@ -125,21 +125,23 @@ def _join(body: bytes, more: Mapping[str, Any]) -> bytes:
     return b"%b,%b" % (body[:-1], _write_text(dict(more))[1:])
 
 
-class _Read(msgspec.Struct, gc=False):
-    specversion: str
-    id: str
-    type: str
-    source: str
-    time: datetime | None = None
+class _Read(Envelope, gc=False, eq=False):
+    """As the parser makes it: what may be missing is still to be filled in."""
+
+    time: datetime | None = None  # type: ignore[assignment]
     data: msgspec.Raw = _NOTHING
-    qos: QualityOfService | None = None
-    typeversion: int | None = None
-    correlationid: str | None = None
-    replyto: str | None = None
-    deadline: datetime | None = None
-    parentid: str | None = None
-    datacontenttype: str | None = None
+    qos: QualityOfService | None = None  # type: ignore[assignment]
+    version: int | None = None  # type: ignore[assignment]
+    content_type: str | None = None  # type: ignore[assignment]
+    specversion: str = ""
     data_base64: bytes | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Read from the body when first asked for."""
+        if not isinstance(self.extensions, dict):
+            self.extensions = user_headers(self.extensions)
+        return self.extensions
 
 
 _parse = msgspec.json.Decoder(_Read).decode
@@ -162,25 +164,17 @@ def read_envelope(body: bytes, headers: Mapping[str, str] | None = None) -> Enve
     except Exception as error:
         raise DecodeError(f"not a CloudEvents envelope: {explain(error)}") from error
     if read.data_base64 is None:
-        data = bytes(read.data)
+        read.data = bytes(read.data)  # type: ignore[assignment]
     elif read.data is _NOTHING:
-        data = read.data_base64
+        read.data = read.data_base64  # type: ignore[assignment]
     else:
         raise DecodeError("not a CloudEvents envelope: it has both data and data_base64")
-    time, qos, version = read.time, read.qos, read.typeversion
-    envelope = Envelope(
-        read.id,
-        read.type,
-        read.source,
-        datetime.now(UTC) if time is None else time,
-        data,
-        QualityOfService.AT_LEAST_ONCE if qos is None else qos,
-        1 if version is None else version,
-        read.correlationid,
-        read.replyto,
-        read.deadline,
-        read.parentid,
-        read.datacontenttype or _JSON,
-        lambda: user_headers(body),
-    )
-    return check_attributes(envelope, read.specversion)
+    read.extensions = body  # whatever the parser has found under that name
+    if read.time is None:
+        read.time = datetime.now(UTC)
+    if read.qos is None:
+        read.qos = QualityOfService.AT_LEAST_ONCE
+    if read.version is None:
+        read.version = 1
+    read.content_type = read.content_type or _JSON
+    return check_attributes(read, read.specversion)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 from catga.codecs import read_envelope
 from catga.engine.context import Context
@@ -39,6 +40,8 @@ from catga.spi import (
 
 __all__ = ["Consumer"]
 
+_AT_MOST, _EXACTLY = QualityOfService.AT_MOST_ONCE, QualityOfService.EXACTLY_ONCE
+_NEVER = float("inf")
 _POLL = 5.0
 _PAUSE = 0.5
 _STALE = 0.25
@@ -58,6 +61,8 @@ class Consumer:
         self.handler = handler
         self.counts: Counter[str] = Counter()
         self._invoke = invoke
+        self._type = handler.wire.name
+        self._least = max(handler.qos, QualityOfService.AT_LEAST_ONCE)
         self._s = services
         self._feeds: list[Feed] = []
         self._receivers: list[asyncio.Task[None]] = []
@@ -158,8 +163,7 @@ class Consumer:
             except CodecError as error:
                 self._outcomes.poison(work, error)
                 continue
-            exactly = work.context.qos is QualityOfService.EXACTLY_ONCE  # type: ignore[union-attr]  # set by _open
-            (once if exactly and self._outcomes.once is not None else ready).append(work)
+            (once if work.exactly and self._outcomes.once is not None else ready).append(work)
         if once and self._outcomes.once is not None:
             to_handle, completed, unclear = await self._outcomes.once.admit(once)
             ready += to_handle
@@ -178,16 +182,15 @@ class Consumer:
     def _open(self, work: Work) -> None:
         delivery = work.delivery
         envelope = work.envelope = read_envelope(delivery.body, delivery.headers)
-        handler = self.handler
-        if envelope.type != handler.wire.name:
-            raise UnknownTypeError(
-                f"a {envelope.type!r} came on the subject of {handler.wire.name!r}"
-            )
+        if envelope.type != self._type:
+            raise UnknownTypeError(f"a {envelope.type!r} came on the subject of {self._type!r}")
         if work.feed.settler is None:
-            qos = QualityOfService.AT_MOST_ONCE
+            qos = _AT_MOST
         else:
-            qos = max(envelope.qos, handler.qos, QualityOfService.AT_LEAST_ONCE)
-        work.context = Context(envelope, delivery, handler.group, qos, self._atomic)
+            least = self._least
+            qos = least if envelope.qos < least else envelope.qos  # noqa: FURB136 - a call costs more
+            work.exactly = qos is _EXACTLY
+        work.context = Context(envelope, delivery, self.handler.group, qos, self._atomic)
 
     # ---- handling
 
@@ -199,53 +202,74 @@ class Consumer:
             self._outcomes.decide(work, Nack(0.0))
             return
         work.context = work.context.anew()
-        work.reply, work.state = None, State.QUEUED
+        work.reply, work.error, work.state = None, None, State.QUEUED
         self._pool.put([work])
 
-    async def _is_open(self, work: Work) -> bool:
-        """Look once more whether what waited for long was completed elsewhere, and settle it then.
+    def _handle(self, work: Work) -> Coroutine[Any, Any, None] | None:
+        """Run the handler on one delivery, in a worker; return what is left to be awaited."""
+        if work.state is not State.QUEUED:
+            return None  # given back or lost while it waited
+        if work.exactly and self._is_old(work):
+            return self._look_again(work)
+        return self._begin(work)
+
+    def _is_old(self, work: Work) -> bool:
+        """Say whether it may have been completed elsewhere since it was looked up.
 
         A process that is starved believes in leases that have ended, and would run it again.
         """
-        once = self._outcomes.once
         waited = self._s.clock.monotonic() - work.since
-        exactly = work.context is not None and work.context.qos is QualityOfService.EXACTLY_ONCE
-        if once is None or not exactly or waited < work.feed.subscription.lease * _STALE:
-            return True
-        completed = await once.look_again(work)
+        return self._outcomes.once is not None and waited >= work.feed.subscription.lease * _STALE
+
+    async def _look_again(self, work: Work) -> None:
+        """Run it unless it was completed meanwhile, or that cannot be told; settle it then."""
+        once = self._outcomes.once
+        completed = False if once is None else await once.look_again(work)
         if work.state is not State.QUEUED:
-            return False  # given back or lost meanwhile
+            return  # given back or lost meanwhile
         if completed is not False:
             self._outcomes.decide(work, Ack() if completed else Nack(_PAUSE))
-        return completed is False
-
-    async def _handle(self, work: Work) -> None:
-        """Run the handler on one delivery, in a worker."""
-        if work.state is not State.QUEUED or work.envelope is None or work.context is None:
-            return  # given back or lost while it waited
-        if not await self._is_open(work):
             return
+        rest = self._begin(work)
+        if rest is not None:
+            await rest
+
+    def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:
+        envelope, context = work.envelope, work.context
+        if envelope is None or context is None:
+            return None
         now = self._s.clock.monotonic()
         if work.delivery.lease_until <= now or work.delivery.doubtful:
             self._lost(work)  # this process stood still: it may run elsewhere by now
-            return
-        if self._outcomes.expired(work):
-            return
+            return None
+        if envelope.deadline is not None and self._outcomes.expired(work):
+            return None
         try:
-            message = self.handler.wire.decode(work.envelope.data, work.envelope.version)
+            message = self.handler.wire.decode(envelope.data, envelope.version)
         except CodecError as poison:
             self._outcomes.poison(work, poison)
-            return
-        remember(message, work.envelope)
-        signals = self._s.signals
-        if signals.started is not None:
-            signals.started(work.context)
+            return None
+        remember(message, envelope)
+        if self._s.signals.started is not None:
+            self._s.signals.started(context)
         timeout = self.handler.timeout
-        deadline = float("inf") if timeout is None else now + timeout
-        error = await run_handler(work, message, work.context, self._invoke, deadline)
+        deadline = _NEVER if timeout is None else now + timeout
+        rest = run_handler(work, message, context, self._invoke, deadline)
+        if rest is not None:
+            return self._end_later(work, rest)
+        self._end(work)
+        return None
+
+    async def _end_later(self, work: Work, rest: Coroutine[Any, Any, None]) -> None:
+        await rest
+        self._end(work)
+
+    def _end(self, work: Work) -> None:
+        """A handler has ended."""
+        error = work.error
         self.counts["handled" if error is None else "failed"] += 1
-        if signals.finished is not None:
-            signals.finished(work.context, error)
+        if self._s.signals.finished is not None:
+            self._s.signals.finished(work.context, error)
         self._outcomes.conclude(work, error)
 
     # ---- time

@@ -13,7 +13,6 @@ from catga.engine.services import Services
 from catga.engine.settling import Decision
 from catga.engine.work import State, Stop, Work
 from catga.errors import CodecError, LeaseLost
-from catga.model.qos import QualityOfService
 from catga.model.retry import Reject, Retry
 from catga.policy import Park
 from catga.spi import Ack, Effects, Nack, Outgoing, Record
@@ -22,6 +21,7 @@ from catga.spi import Reject as Rejection
 __all__ = ["Outcomes"]
 
 _log = logging.getLogger("catga")
+_ACK = Ack()
 
 
 class Outcomes:
@@ -40,12 +40,12 @@ class Outcomes:
         self._counts = counts
         self._name = name
         self._requeue = requeue
+        self._answers = handler.is_request
         self.once: Once | None = None
         """Set when this handler has completion records."""
 
     def conclude(self, work: Work, error: BaseException | None) -> None:
         """Decide what follows a handler that ended, with this error or without one."""
-        context = work.context
         if error is not None:
             _log.warning(
                 "%s failed on %s %s, attempt %d: %r",
@@ -58,20 +58,13 @@ class Outcomes:
                 exc_info=None if isinstance(error, Retry | Reject) else error,
             )
         if work.feed.settler is None:
-            self._respond(work, error)
+            if self._answers:
+                self._respond(work, error)
             self.off_hands(work, "ack" if error is None else "dropped")
         elif work.stop is Stop.LEASE_LOST:
             self.off_hands(work, "lost")
         elif error is None:
-            exactly = context is not None and context.qos is QualityOfService.EXACTLY_ONCE
-            record = None
-            if exactly and self.once is not None:
-                work.reply = self._reply(work)
-                record = self.once.record(work)
-            else:
-                self._respond(work, None)
-            effects = None if context is None else context.effects
-            self.decide(work, Ack(), record, effects)
+            self._complete(work)
         elif work.stop is Stop.DRAIN:
             self.decide(work, Nack(0.0))  # it has not failed: another may have it at once
         else:
@@ -82,6 +75,18 @@ class Outcomes:
                 self.park(work, verdict.cause, error)
             else:
                 self.decide(work, Nack(verdict.delay))
+
+    def _complete(self, work: Work) -> None:
+        """A stored message was handled."""
+        if self.once is None or not work.exactly:
+            if self._answers:
+                self._respond(work, None)
+            self.decide(work, _ACK)
+            return
+        if self._answers:
+            work.reply = self._reply(work)
+        effects = None if work.context is None else work.context.effects
+        self.decide(work, _ACK, self.once.record(work), effects)
 
     def expired(self, work: Work) -> bool:
         """Say whether the requester has given up; if so the delivery is dealt with."""
@@ -98,7 +103,9 @@ class Outcomes:
     def worn_out(self, work: Work) -> bool:
         """Say whether it has come too often to be run once more; if so it is dealt with."""
         attempt = work.delivery.attempt
-        if work.feed.settler is None or not self._handler.retries.worn_out(attempt):
+        if attempt == 1 or work.feed.settler is None:
+            return False
+        if not self._handler.retries.worn_out(attempt):
             return False
         words = (
             f"it has come {attempt} times, and the last ones ended without a word: its handler may "
@@ -151,29 +158,29 @@ class Outcomes:
         self._counts[word] += 1
         work.ended = word
         work.feed.release(work)
-        context = work.context
-        if context is not None and self._services.signals.settled is not None:
-            self._services.signals.settled(context, word)
+        settled = self._services.signals.settled
+        if settled is not None and work.context is not None:
+            settled(work.context, word)
         if word == "dead-letter":
             self._respond(work, work.response or TimeoutError("it was not handled in time"))
-        if context is None or context.qos is not QualityOfService.EXACTLY_ONCE:
+        if not work.exactly:
             return
         if word == "ack" and work.reply is not None:
             self._services.responder.send(work.reply)
         if self.once is not None:
             to_handle, done = self.once.after(work, completed=word == "ack")
             for copy in done:
-                self.decide(copy, Ack())
+                self.decide(copy, _ACK)
             self._requeue(to_handle)
 
     def _reply(self, work: Work) -> Outgoing | None:
         """Return the response as it will be kept and sent, if somebody asked."""
-        if not self._handler.is_request or work.envelope is None or not work.envelope.reply_to:
+        if work.envelope is None or not work.envelope.reply_to:
             return None
         return self._services.responder.answer(self._handler.wire, work.envelope, work.response)
 
     def _respond(self, work: Work, error: BaseException | None) -> None:
-        if self._handler.is_request and work.envelope is not None and work.envelope.reply_to:
+        if self._answers and work.envelope is not None and work.envelope.reply_to:
             self._services.responder.respond(
                 self._handler.wire, work.envelope, work.response, error
             )

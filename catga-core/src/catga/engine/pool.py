@@ -1,4 +1,7 @@
-"""Workers: a bounded number of long-lived tasks over one queue. No task per message."""
+"""Workers: a bounded number of long-lived tasks over one queue. No task per message.
+
+What ends without waiting is run by one worker, call by call; another is woken when one waits.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,17 @@ __all__ = ["Pool"]
 
 
 class Pool:
-    """Runs queued work, at most `size` at a time. Workers are started when first needed."""
+    """Runs queued work, at most `size` at a time. Workers are started when first needed.
+
+    `run` returns what is left to be awaited of a piece of work, None when it has ended.
+    """
 
     def __init__(
-        self, size: int, run: Callable[[Work], Awaitable[None]], tasks: TaskOwner, name: str
+        self,
+        size: int,
+        run: Callable[[Work], Awaitable[None] | None],
+        tasks: TaskOwner,
+        name: str,
     ) -> None:
         self._size = size
         self._run = run
@@ -30,17 +40,21 @@ class Pool:
         self._joining: asyncio.Event | None = None
 
     def put(self, works: Iterable[Work]) -> None:
-        """Queue work and wake as many workers as there is work for."""
+        """Queue work and see to it that somebody does it."""
         self._queue.extend(works)
-        wanted = len(self._queue)
-        while wanted > 0 and self._idle:
+        self._call_another()
+
+    def _call_another(self) -> None:
+        """Wake one more worker, or start one, when something is queued."""
+        if not self._queue:
+            return
+        while self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                wanted -= 1
-        while wanted > 0 and self._workers < self._size:
+                return
+        if self._workers < self._size:
             self._workers += 1
-            wanted -= 1
             self._tasks.spawn(self._work(), self._name)
 
     async def _work(self) -> None:
@@ -48,11 +62,14 @@ class Pool:
         try:
             while True:
                 while queue:
-                    self._busy += 1
-                    try:
-                        await self._run(queue.popleft())
-                    finally:
-                        self._busy -= 1
+                    rest = self._run(queue.popleft())
+                    if rest is not None:
+                        self._call_another()
+                        self._busy += 1
+                        try:
+                            await rest
+                        finally:
+                            self._busy -= 1
                 if self._joining is not None:
                     self._joining.set()
                 waiter = asyncio.get_running_loop().create_future()

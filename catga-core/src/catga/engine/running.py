@@ -1,8 +1,9 @@
-"""Running one handler on one message: its own context, its own time limit."""
+"""Running one handler on one message: its own context, its own time limit, no task of its own."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
@@ -17,39 +18,70 @@ from catga.model.message import Identity, Message, adopt
 __all__ = ["remember", "run_handler"]
 
 
-async def run_handler(
+def run_handler(
     work: Work, message: Any, context: Context, invoke: Invoke, deadline: float
-) -> BaseException | None:
-    """Run the handler in the calling worker; return what it raised, if anything.
+) -> Coroutine[Any, Any, None] | None:
+    """Run the handler up to where it waits; return what is left of it, None when it has ended.
 
-    `work.stop` says afterwards whether we ended it. Raises `CancelledError` only when the worker
-    itself is being ended; the delivery's lease ends by itself then.
+    Once it has ended, `work.response` is what it returned, `work.error` what it raised, if
+    anything, and `work.stop` says whether we ended it. What is left is awaited in the same task.
     """
     variables = copy_context()
-    variables.run(CURRENT.set, context)
     # Of the group as well: two groups that publish the same are two senders.
-    origin = (context.group, context.type, context.message_id)
-    variables.run(NEXT_ID.set, derived_ids(*origin) if context.exactly_once else None)
-    task = work.task = asyncio.current_task()
-    work.deadline = deadline
+    ids = None
+    if context.exactly_once:
+        ids = derived_ids(context.group, context.type, context.message_id)
+    work.state = State.RUNNING
     try:
-        work.state = State.RUNNING
-        work.response = await run_in_context(variables, invoke(message, context))
+        handler = invoke(message, context)
+        waiting = variables.run(_begin, handler, context, ids)
+    except StopIteration as stop:
+        work.response = stop.value
+    except asyncio.CancelledError as cancelled:
+        work.error = cancelled  # the handler's own doing: nobody else ran meanwhile
+    except Exception as error:
+        work.error = error
+    else:
+        work.task = asyncio.current_task()
+        work.deadline = deadline
+        return _finish(work, run_in_context(variables, handler, waiting))
+    work.state = State.SETTLING
+    return None
+
+
+def _begin(
+    handler: Coroutine[Any, Any, Any], context: Context, ids: Callable[[], str] | None
+) -> Any:
+    """Run in the handler's own context: what it sets is gone with it."""
+    CURRENT.set(context)
+    NEXT_ID.set(ids)
+    return handler.send(None)
+
+
+async def _finish(work: Work, rest: Coroutine[Any, Any, Any]) -> None:
+    """Run a handler that waits to its end.
+
+    Raises `CancelledError` only when the worker itself is being ended; the delivery's lease ends
+    by itself then.
+    """
+    task = work.task
+    try:
+        work.response = await rest
     except asyncio.CancelledError as cancelled:
         if work.stop is not None:
-            return TimeoutError(work.stop.value)
-        if task is not None and task.cancelling():
+            work.error = TimeoutError(work.stop.value)
+        elif task is not None and task.cancelling():
             raise
-        return cancelled  # the handler's own doing: it awaited something that was cancelled
+        else:
+            work.error = cancelled  # the handler's own doing: what it awaited was cancelled
     except Exception as error:
-        return error
+        work.error = error
     finally:
         # At once, and before anything is awaited: from here on a cancel would hit the settlement.
         work.state = State.SETTLING
         work.deadline = float("inf")
         if work.stop is not None and task is not None:
             task.uncancel()
-    return None
 
 
 def remember(message: Any, envelope: Envelope) -> None:

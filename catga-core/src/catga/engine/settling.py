@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 
@@ -13,7 +13,6 @@ from catga.engine.publishing import Publisher
 from catga.engine.work import Feed, Work
 from catga.errors import PayloadTooLarge, TransportError
 from catga.ground.clock import Clock
-from catga.model.qos import QualityOfService
 from catga.spi import (
     Ack,
     Capabilities,
@@ -38,24 +37,42 @@ from catga.spi import (
 __all__ = ["Decision", "Settler"]
 
 _log = logging.getLogger("catga")
+_WORDS: Mapping[type, str] = {
+    Ack: "ack",
+    Nack: "nack",
+    Reject: "dead-letter",
+    Lost: "lost",
+    Unknown: "unknown",
+}
 _PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _STORE_AGAIN = 5.0
 """Seconds until a message is tried again whose dead letter could not be stored."""
 
 
-@attrs.frozen(eq=False)
-class Decision:
-    """What is to become of one delivery."""
+class Decision(Settle):
+    """What is to become of one delivery in hand: the settlement itself, and what goes with it."""
 
-    work: Work
-    outcome: Settlement
-    record: Record | None = None
-    """To be written before (or with) the acknowledgement."""
-    dead_letter: DeadLetter | None = None
-    """To be parked before the rejection."""
-    effects: Effects | None = None
-    """To be written with the record, in one step."""
+    __slots__ = ("dead_letter", "effects", "record", "work")
+
+    def __init__(
+        self,
+        work: Work,
+        outcome: Settlement,
+        record: Record | None = None,
+        dead_letter: DeadLetter | None = None,
+        effects: Effects | None = None,
+    ) -> None:
+        self.delivery = work.delivery
+        self.outcome = outcome
+        self.confirm = work.exactly
+        self.work = work
+        self.record = record
+        """To be written before (or with) the acknowledgement."""
+        self.dead_letter = dead_letter
+        """To be parked before the rejection."""
+        self.effects = effects
+        """To be written with the record, in one step."""
 
 
 def _without_body(letter: DeadLetter) -> DeadLetter:
@@ -123,9 +140,12 @@ class Settler:
         self._wanted.set()
 
     async def _carry_out(self, batch: list[Decision]) -> None:
+        plain = [d for d in batch if d.dead_letter is None and d.record is None]
+        if len(plain) == len(batch):  # almost always
+            await self._settle(plain)
+            return
         parking = [decision for decision in batch if decision.dead_letter is not None]
         completing = [decision for decision in batch if decision.record is not None]
-        plain = [d for d in batch if d.dead_letter is None and d.record is None]
         if parking and self._parks:
             plain += await self._park(parking)
         elif parking:
@@ -217,28 +237,16 @@ class Settler:
             self._off_hands(decision, result)
 
     async def _settle(self, batch: list[Decision]) -> None:
-        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
-            return await self._feed.subscription.settle(
-                [
-                    Settle(
-                        d.work.delivery,
-                        d.outcome,
-                        confirm=d.work.context is not None
-                        and d.work.context.qos is QualityOfService.EXACTLY_ONCE,
-                    )
-                    for d in part
-                ]
-            )
-
         # Once more, and no longer: the end of the lease makes the rest good by itself.
-        results = await self._persist(batch, attempt, until_lease_ends=False)
+        settle = self._feed.subscription.settle
+        results = await self._persist(batch, settle, until_lease_ends=False)
         for decision, result in zip(batch, results, strict=True):
             self._off_hands(decision, result)
 
     async def _persist(
         self,
-        batch: Sequence[Decision],
-        attempt: Callable[[Sequence[Decision]], Awaitable[list[SettleResult]]],
+        batch: list[Decision],
+        attempt: Callable[[list[Decision]], Awaitable[list[SettleResult]]],
         *,
         until_lease_ends: bool = True,
     ) -> list[SettleResult]:
@@ -249,7 +257,8 @@ class Settler:
         """
         results = await attempt(batch)
         pause = _PAUSE
-        while again := [i for i, result in enumerate(results) if isinstance(result, Unknown)]:
+        while Unknown in set(map(type, results)):
+            again = [i for i, result in enumerate(results) if isinstance(result, Unknown)]
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
             now = self._clock.monotonic()
@@ -264,14 +273,5 @@ class Settler:
         return results
 
     def _off_hands(self, decision: Decision, result: SettleResult) -> None:
-        if isinstance(result, Lost):
-            word = "lost"
-        elif isinstance(result, Unknown):
-            word = "unknown"
-        elif isinstance(decision.outcome, Ack):
-            word = "ack"
-        elif isinstance(decision.outcome, Reject):
-            word = "dead-letter"
-        else:
-            word = "nack"
+        word = _WORDS[type(decision.outcome if type(result) is Done else result)]
         self._on_settled(decision.work, word)

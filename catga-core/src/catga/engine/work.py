@@ -44,8 +44,9 @@ class Work:
         "delivery",
         "ended",
         "envelope",
+        "error",
+        "exactly",
         "feed",
-        "message",
         "reply",
         "response",
         "since",
@@ -58,9 +59,12 @@ class Work:
         self.feed = feed
         self.delivery = delivery
         self.envelope: Envelope | None = None
-        self.message: Any = None
         self.context: Context | None = None
+        self.exactly = False
+        """Whether it is stored and must not be handled twice (QoS 2)."""
         self.response: Any = None
+        self.error: BaseException | None = None
+        """What its handler raised."""
         self.reply: Outgoing | None = None
         """What is sent to the requester once it is recorded (QoS 2)."""
         self.state = State.QUEUED
@@ -84,7 +88,7 @@ class Feed:
     """One subscription of a consumer, and what is in hand from it."""
 
     __slots__ = (
-        "_room",
+        "_waiter",
         "draining",
         "extending",
         "settler",
@@ -103,7 +107,7 @@ class Feed:
         """None at QoS 0, where there is nothing to settle."""
         self.extending = False
         self.draining = False
-        self._room = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     async def room(self) -> int:
         """Return how many more may be taken in hand, waiting until it is a quarter of the window.
@@ -113,14 +117,14 @@ class Feed:
         """
         wanted = max(1, self.window // 4)
         while (free := self.window - len(self.works)) < wanted and not self.draining:
-            self._room.clear()
-            await self._room.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
         return max(free, 1)
 
     def leave(self) -> None:
         """Take nothing more in hand; a reader that is woken ends."""
         self.draining = True
-        self._room.set()
+        self._wake()
 
     async def stop(self) -> None:
         """Take nothing more in hand, and give back what was not handed out."""
@@ -131,4 +135,10 @@ class Feed:
         """Take one delivery off our hands."""
         work.state = State.GONE
         self.works.discard(work)
-        self._room.set()
+        if self._waiter is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

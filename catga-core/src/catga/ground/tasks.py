@@ -98,16 +98,21 @@ async def first_of(work: asyncio.Future[T], expired: asyncio.Event) -> bool:
 
 @types.coroutine
 def run_in_context(
-    context: contextvars.Context, work: Coroutine[Any, Any, T]
+    context: contextvars.Context, work: Coroutine[Any, Any, T], waiting: Any
 ) -> Generator[Any, Any, T]:
-    """Await `work` in this task, its context variables kept in `context`.
+    """Await `work` in this task, its context variables kept in `context`. It was begun there, and
+    waits for `waiting`.
 
     A task per message would give the same isolation at twenty times the price.
     """
-    sent: Any = None
-    raised: BaseException | None = None
     try:
         while True:
+            sent: Any = None
+            raised: BaseException | None = None
+            try:
+                sent = yield waiting
+            except BaseException as error:
+                raised = error
             try:
                 if raised is None:
                     waiting = context.run(work.send, sent)
@@ -115,9 +120,5 @@ def run_in_context(
                     waiting = context.run(work.throw, raised)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]  # a coroutine's return value
-            try:
-                sent, raised = (yield waiting), None
-            except BaseException as error:
-                sent, raised = None, error
     finally:
         work.close()

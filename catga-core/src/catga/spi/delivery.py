@@ -60,9 +60,9 @@ class Delivery:
     mid-lease: no handler is begun on it any more. One that runs may still settle it."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Settle:
-    """One delivery and what to do with it."""
+    """One delivery and what to do with it. (Not frozen only because one is made per message.)"""
 
     delivery: Delivery
     outcome: Ack | Nack | Reject
