@@ -11,6 +11,7 @@ from catga.engine.consuming import Consumer
 from catga.engine.once import Once
 from catga.engine.outcomes import Outcomes
 from catga.engine.settling import Decision, Settler
+from catga.engine.transaction import Transaction
 from catga.engine.work import Work
 from catga.errors import CodecError
 from catga.ground.ids import new_message_id
@@ -189,6 +190,23 @@ def answers_what_it_did_not_handle(real: Any) -> Any:
         real(self, work, word)
 
     return off_hands
+
+
+@mutant(
+    Base.ENGINE,
+    Transaction,
+    "_publish",
+    law="test_a_run_that_fails_publishes_nothing_of_its_transaction",
+)
+def publishes_before_the_commit(real: Any) -> Any:
+    """What is to be part of the commit leaves at once."""
+
+    async def publish(self: Transaction, *rest: Any) -> str:
+        message_id: str = await real(self, *rest)
+        await self._atomic.transport.publish([self._outgoing.pop()])
+        return message_id
+
+    return publish
 
 
 @mutant(Base.ENGINE, Consumer, "_handle_again", law="test_every_effect_is_there_exactly_once")

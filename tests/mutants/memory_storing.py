@@ -181,6 +181,19 @@ def two_step_commit(real: Any) -> Any:
     return commit_one
 
 
+@mutant(Base.MEMORY, LogSubscription, "_commit_one", law="test_a_conflict_publishes_nothing")
+def publishes_what_conflicts(real: Any) -> Any:
+    """What a commit publishes is stored before it is known whether it can be committed."""
+
+    def commit_one(self: LogSubscription, commit: Commit) -> SettleResult:
+        for outgoing in () if commit.effects is None else commit.effects.outgoing:
+            self._broker.stream(outgoing.subject.namespace, outgoing.subject.type).append(outgoing)
+        result: SettleResult = real(self, commit)
+        return result
+
+    return commit_one
+
+
 @mutant(Base.MEMORY, MemoryEffects, "fits", law="test_every_effect_is_there_exactly_once")
 def compares_no_version(real: Any) -> Any:
     """Whoever commits last wins, whatever was read."""

@@ -8,10 +8,22 @@ from typing import Any
 
 import attrs
 
-from catga.spi import Commit, Delivery, Nack, Outgoing, Settle, Settlement, Source
+from catga.spi import (
+    Ack,
+    Commit,
+    Delivery,
+    Nack,
+    Outgoing,
+    Settle,
+    Settlement,
+    SettleResult,
+    Source,
+)
 from catga_nats import publishing, settling
 from catga_nats.client import GuardedClient
 from catga_nats.headers import MESSAGE_ID
+from catga_nats.later import Mover
+from catga_nats.outbox import in_batch
 from catga_nats.overflow import Overflow
 from catga_nats.settling import Settler
 from catga_nats.transactions import Message, TxStore
@@ -173,3 +185,35 @@ def delivers_too_early_on_nats(real: Any) -> Any:
         return str(real(outgoing, when - timedelta(seconds=0.5), headers))
 
     return scheduled
+
+
+@mutant(Base.NATS, TxStore, "commit", law="test_a_conflict_publishes_nothing")
+def publishes_before_it_commits_on_nats(real: Any) -> Any:
+    """What a commit publishes lies ready before the batch with the record is stored."""
+
+    async def commit(self: TxStore, batch: Sequence[Commit]) -> list[SettleResult]:
+        bare = []
+        for each in batch:
+            effects = each.effects
+            for subject, body, headers in map(in_batch, effects.outgoing if effects else ()):
+                await self._connection.client.send(subject, body, "", headers)
+            bare.append(attrs.evolve(each, effects=effects and attrs.evolve(effects, outgoing=())))
+        results: list[SettleResult] = await real(self, bare)
+        return results
+
+    return commit
+
+
+@mutant(
+    Base.NATS,
+    Mover,
+    "_carry",
+    law="test_what_a_commit_published_survives_its_publisher_and_a_restart",
+)
+def carries_nothing_on(real: Any) -> Any:
+    """What a commit published is taken for carried, and removed."""
+
+    async def carry(self: Mover, batch: Sequence[Delivery]) -> list[Settle]:
+        return [Settle(delivery, Ack(), confirm=True) for delivery in batch]
+
+    return carry

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
+
 from catga.errors import CatgaError
 from catga.spi import Outgoing, Receipt, SettleResult
-from catga_redis import groups, later, settling, streams, trimming
+from catga_redis import committing, groups, later, settling, streams, trimming
 from catga_redis.errors import unconfirmed
 from catga_redis.publisher import Publisher
 from catga_redis.scripts import Script
+from catga_redis.session import Session
 from catga_redis.settling import Settler, Token
 from catga_redis.wire import Wire, pack_command
 from mutants.mutation import Base, mutant
@@ -162,7 +165,7 @@ def stores_a_delayed_message_twice(real: Any) -> Any:
 
 @mutant(
     Base.REDIS,
-    settling,
+    committing,
     "COMMIT_EFFECTS",
     law="test_of_two_members_with_one_message_one_writes",
 )
@@ -173,10 +176,24 @@ def commits_without_the_fence(real: Script) -> Script:
 
 @mutant(
     Base.REDIS,
-    settling,
+    committing,
     "COMMIT_EFFECTS",
     law="test_a_conflict_writes_nothing_and_can_be_tried_again",
 )
 def compares_no_version_in_the_script(real: Script) -> Script:
     """Whoever commits last wins, whatever was read."""
     return _changed(real, b"then return 2 end", b"then end")
+
+
+@mutant(Base.REDIS, settling, "commit_effects", law="test_a_late_commit_publishes_nothing")
+def publishes_before_it_commits_on_redis(real: Any) -> Any:
+    """What a commit publishes is stored in a step of its own, before the script."""
+
+    async def commit_effects(session: Session, *rest: Any) -> SettleResult:
+        effects = rest[-1].effects
+        await Publisher(session).publish(effects.outgoing)
+        bare = attrs.evolve(rest[-1], effects=attrs.evolve(effects, outgoing=()))
+        result: SettleResult = await real(session, *rest[:-1], bare)
+        return result
+
+    return commit_effects

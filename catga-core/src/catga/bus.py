@@ -11,10 +11,11 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from catga.codecs import TypeRegistry, WireType
-from catga.engine.addressing import NOTHING_EXTRA, Addresser, Extras, due_time
+from catga.engine.addressing import Addresser, due_time
 from catga.engine.bulk import AfterPublish, publish_all
 from catga.engine.context import CURRENT
 from catga.engine.discovery import Discovery
+from catga.engine.extras import NOTHING_EXTRA, Extras
 from catga.engine.letterbox import DeadLetters
 from catga.engine.publishing import receipt_or_raise
 from catga.errors import ConfigurationError
@@ -119,7 +120,7 @@ class Bus(Router):
             raise ConfigurationError("a bus is used once: make a new one")
         self._used = self._sealed = True
         plan = self._plan()
-        session = Session(plan)
+        session = Session(plan, self._outgoing)
         await session.start()
         self._session = session
         self._addresser = Addresser(self.namespace, self.service, plan.settings.default_qos)

@@ -19,6 +19,7 @@ from catga.engine.publishing import Publisher
 from catga.engine.requests import Requester, Responder
 from catga.engine.services import Services
 from catga.engine.signals import Signals
+from catga.engine.transaction import Encode
 from catga.errors import CapabilityError, CatgaError
 from catga.ground.ids import new_instance
 from catga.ground.tasks import TaskOwner, finish, first_of
@@ -50,8 +51,9 @@ _LOUD = frozenset({EventKind.GAP, EventKind.SLOW_CONSUMER, EventKind.RISK, Event
 class Session:
     """Opens the transport, starts the consumers, and takes everything down in order."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, encode: Encode) -> None:
         settings = plan.settings
+        self._encode = encode
         self.plan = plan
         self.instance = new_instance()
         self.tasks = TaskOwner()
@@ -171,6 +173,7 @@ class Session:
             service=plan.service,
             window=settings.prefetch,
             lease_limit=settings.lease_limit.total_seconds(),
+            encode=self._encode,
             emit=self._heard,
             resubscribe=self._resubscribe,
         )

@@ -182,6 +182,9 @@ class LogSubscription(Subscription, GroupMember):
             inbox.note(commit.record)
             if effects is not None:
                 store.apply(effects)
+                for outgoing in effects.outgoing:
+                    subject = outgoing.subject
+                    self._broker.stream(subject.namespace, subject.type).append(outgoing)
         return result
 
     async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:

@@ -1,8 +1,14 @@
-"""Delayed delivery where the server has no schedules: one durable consumer holds them back."""
+"""What is stored in one place and belongs in another: a durable consumer carries it there.
+
+Delayed messages where the server has no schedules, and what transactions publish.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+import attrs
 
 from catga.errors import ConfigurationError
 from catga.spi import (
@@ -18,15 +24,40 @@ from catga.spi import (
 )
 from catga_nats import names
 from catga_nats.api import JetStreamApi
+from catga_nats.outbox import committed_copy
 from catga_nats.publishing import Publisher
 from catga_nats.pull import PullSubscription
 from catga_nats.schedules import due_copy
 
-__all__ = ["Mover"]
+__all__ = ["Mover", "Way", "committed", "delayed"]
 
 _BATCH = 128
 _WAIT = 5.0
 _PAUSE = 1.0
+
+
+@attrs.frozen
+class Way:
+    """Where something lies, and how to read where it belongs."""
+
+    stream: str
+    consumer: str
+    what: str
+    """In words."""
+    read: Callable[[bytes, Mapping[str, str]], tuple[Outgoing, datetime | None]]
+    """Returns what is to be published and when, None for now. Raises `ConfigurationError`."""
+
+
+def delayed(namespace: str) -> Way:
+    """Where delayed messages lie that no schedule of the server carries."""
+    stream = names.log_stream(namespace)
+    return Way(stream, names.waiting_consumer(), "delayed messages", due_copy)
+
+
+def committed(namespace: str) -> Way:
+    """Where the messages of transactions lie."""
+    stream = names.tx_stream(namespace)
+    return Way(stream, names.out_consumer(), "messages of transactions", committed_copy)
 
 
 class Mover:
@@ -36,13 +67,12 @@ class Mover:
     the second one.
     """
 
-    def __init__(
-        self, publisher: Publisher, api: JetStreamApi, clock: Clock, namespace: str
-    ) -> None:
+    def __init__(self, publisher: Publisher, api: JetStreamApi, clock: Clock, way: Way) -> None:
         self._publisher = publisher
         self._api = api
         self._clock = clock
-        self._delete = f"STREAM.MSG.DELETE.{names.log_stream(namespace)}"
+        self._way = way
+        self._delete = f"STREAM.MSG.DELETE.{way.stream}"
 
     async def run(self, subscription: PullSubscription) -> None:
         """Move until it is drained, or raises `SubscriptionClosed`: its consumer is gone."""
@@ -64,11 +94,12 @@ class Mover:
         due: list[tuple[Delivery, Outgoing]] = []
         for delivery in batch:
             try:
-                copy, when = due_copy(delivery.body, delivery.headers or {})
+                copy, when = self._way.read(delivery.body, delivery.headers or {})
             except ConfigurationError as error:
-                entries.append(Settle(delivery, Reject(f"no delayed message of ours: {error}")))
+                words = f"none of ours among the {self._way.what}: {error}"
+                entries.append(Settle(delivery, Reject(words)))
                 continue
-            if when > now:
+            if when is not None and when > now:
                 entries.append(Settle(delivery, Nack((when - now).total_seconds())))
             else:
                 due.append((delivery, copy))

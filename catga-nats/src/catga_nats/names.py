@@ -13,6 +13,8 @@ __all__ = [
     "nodes_bucket",
     "nodes_hint",
     "nodes_stream",
+    "out_consumer",
+    "out_subject",
     "scheduled_subject",
     "stored_subjects",
     "tx_stream",
@@ -44,6 +46,16 @@ def inbox_stream(namespace: str) -> str:
 def tx_stream(namespace: str) -> str:
     """The stream of what transactions write, with their records."""
     return f"{namespace}-tx"
+
+
+def out_subject(namespace: str, token: str) -> str:
+    """Where a message lies that a transaction has published and nobody has carried on yet."""
+    return f"{namespace}.tx.out.{token}"
+
+
+def out_consumer() -> str:
+    """The durable that carries those on."""
+    return "out"
 
 
 def nodes_bucket(namespace: str) -> str:

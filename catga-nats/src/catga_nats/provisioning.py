@@ -106,6 +106,14 @@ class Provisioner:
         await self._ensure([thing], mode)
         return True
 
+    async def has_outbox(self, namespace: str, mode: Mode) -> bool:
+        """Say whether somebody has to carry on what transactions publish, and make sure of its
+        consumer."""
+        if names.tx_stream(namespace) not in self.streams:
+            return False
+        await self._ensure([self._wants.outbox(namespace)], mode)
+        return True
+
     async def create_ephemeral(self, source: Source, name: str) -> None:
         """Create the consumer of one ephemeral subscription."""
         (config,) = await self._ensure([self._wants.ephemeral(source, name)], Mode.CREATE)

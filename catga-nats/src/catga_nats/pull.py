@@ -63,13 +63,14 @@ class PullSubscription(Subscription):
         consumer: str,
         reader: Reader,
         overflow: Overflow | None = None,
+        stream: str = "",
     ) -> None:
         self._connection = connection
         self._api = api
         self._clock = runtime.clock
         self._source = source
         self._consumer = consumer
-        self._stream = names.log_stream(source.namespace)
+        self._stream = stream or names.log_stream(source.namespace)
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
         self._reader = reader
         self._overflow = overflow

@@ -39,7 +39,7 @@ def held_back(outgoing: Outgoing, when: datetime, headers: dict[str, str]) -> st
     return names.waiting_subject(outgoing.subject.namespace, _token(headers))
 
 
-def due_copy(body: bytes, headers: Mapping[str, str]) -> tuple[Outgoing, datetime]:
+def due_copy(body: bytes, headers: Mapping[str, str]) -> tuple[Outgoing, datetime | None]:
     """Return what is to be published of a message that was held back, and when.
 
     Its id is derived from the first: one copy, however often it is tried. Raises

@@ -31,6 +31,7 @@ from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
 from catga_nats.inbox import KvInbox, read_last, token, tx_record_subject
 from catga_nats.mux import Answer, Batch, Missing
+from catga_nats.outbox import in_batch
 
 __all__ = ["ATOMIC_SINCE", "TxStore", "is_atomic"]
 
@@ -110,7 +111,7 @@ class TxStore(EffectStore):
             if name in effects.reads:
                 headers[_EXPECTED] = effects.reads[name].version or "0"
             messages.append((effect_subject(name), value or b"", headers))
-        return messages
+        return [*messages, *map(in_batch, effects.outgoing)]
 
     async def _send(self, messages: Sequence[Message], answers: Batch) -> None:
         """Hand over one batch; only its last message is answered, for all of them."""

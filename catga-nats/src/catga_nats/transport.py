@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from catga.errors import CatgaError, ConnectionLost, TransportError
 from catga.spi import (
@@ -35,7 +36,7 @@ from catga_nats.discovery import KvNodes
 from catga_nats.errors import ApiError
 from catga_nats.inbox import KvInbox
 from catga_nats.incoming import Reader
-from catga_nats.later import Mover
+from catga_nats.later import Mover, Way, committed, delayed
 from catga_nats.letters import StreamLetters
 from catga_nats.live import LiveSubscription
 from catga_nats.overflow import Overflow
@@ -68,6 +69,9 @@ _ABSENT = {
 }
 _PULSE = 1.0
 
+Wanted: TypeAlias = Callable[[str, Mode], Awaitable[bool]]
+"""Asks the server whether somebody has to carry something in a namespace."""
+
 
 class NatsTransport(Transport):
     """`nats://` and `tls://`: core NATS at QoS 0, JetStream at QoS 1 and 2."""
@@ -86,7 +90,7 @@ class NatsTransport(Transport):
         self._inbox: KvInbox | None = None
         self._effects: TxStore | None = None
         self._letters: StreamLetters | None = None
-        self._movers: set[str] = set()
+        self._ways: set[Way] = set()
         self._subscriptions: list[PullSubscription | LiveSubscription] = []
 
     @property
@@ -161,9 +165,9 @@ class NatsTransport(Transport):
             self._capabilities.require(Capability.AT_LEAST_ONCE, "storing messages")
         await self._provisioner.prepare(topology, mode)
         namespace = topology.namespace
-        if namespace not in self._movers and await self._provisioner.needs_mover(namespace, mode):
-            self._movers.add(namespace)
-            self._runtime.spawn(self._move(namespace, mode), f"catga-nats-later-{namespace}")
+        await self._carry(delayed(namespace), self._provisioner.needs_mover, namespace, mode)
+        if topology.sources:
+            await self._carry(committed(namespace), self._provisioner.has_outbox, namespace, mode)
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
@@ -204,12 +208,19 @@ class NatsTransport(Transport):
         subscription.effects = self._effects
         return subscription
 
-    async def _move(self, namespace: str, mode: Mode) -> None:
+    async def _carry(self, way: Way, wanted: Wanted, namespace: str, mode: Mode) -> None:
+        """Carry on what lies there, from now on, if there is or can be something."""
+        if way not in self._ways and await wanted(namespace, mode):
+            self._ways.add(way)
+            work = self._move(way, lambda: wanted(namespace, mode))
+            self._runtime.spawn(work, f"catga-nats-{way.consumer}-{namespace}")
+
+    async def _move(self, way: Way, wanted: Callable[[], Awaitable[bool]]) -> None:
         """Carry what is due to its target, for as long as there may be something."""
-        mover = Mover(self._publisher, self._api, self._runtime.clock, namespace)
+        mover = Mover(self._publisher, self._api, self._runtime.clock, way)
         while (connection := self._connection) is not None:
             trouble = ""
-            subscription = self._waiting(connection, namespace)
+            subscription = self._reading(connection, way)
             self._subscriptions.append(subscription)
             try:
                 await subscription.start()
@@ -221,17 +232,24 @@ class NatsTransport(Transport):
                 self._subscriptions.remove(subscription)
             await self._runtime.clock.sleep(_PULSE)
             with contextlib.suppress(CatgaError):  # it is asked again in a while
-                if not await self._provisioner.needs_mover(namespace, mode):
-                    self._movers.discard(namespace)
+                if not await wanted():
+                    self._ways.discard(way)
                     return
             if trouble and self._connection is connection:
-                connection.emit(EventKind.TROUBLE, f"delayed messages of {namespace}: {trouble}")
+                connection.emit(EventKind.TROUBLE, f"{way.what} in {way.stream}: {trouble}")
 
-    def _waiting(self, connection: Connection, namespace: str) -> PullSubscription:
-        source = Source(namespace, "later", "later", durable=True)
+    def _reading(self, connection: Connection, way: Way) -> PullSubscription:
+        source = Source(way.stream, way.consumer, way.consumer, durable=True)
         reader = Reader(source, self._runtime.clock, WAITING_LEASE, all_headers=True)
-        name = names.waiting_consumer()
-        return PullSubscription(connection, self._api, self._runtime, source, name, reader)
+        return PullSubscription(
+            connection,
+            self._api,
+            self._runtime,
+            source,
+            way.consumer,
+            reader,
+            stream=way.stream,
+        )
 
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
         """The bucket of nodes of a namespace."""

@@ -71,29 +71,13 @@ class Wants:
 
     def waiting(self, namespace: str) -> Thing:
         """The consumer of what is held back, where the server has no schedules."""
-        name = names.waiting_consumer()
-        config = {
-            "name": name,
-            "durable_name": name,
-            "deliver_policy": "all",
-            "filter_subject": names.waiting_subject(namespace, ">"),
-            "ack_policy": "explicit",
-            "ack_wait": int(WAITING_LEASE * 1e9),
-            "max_deliver": _NO_LIMIT,
-            "max_ack_pending": _NO_LIMIT,
-            "replay_policy": "instant",
-        }
-        path = f"{names.log_stream(namespace)}.{name}"
-        return Thing(
-            f"the consumer {name}",
-            config,
-            info=f"CONSUMER.INFO.{path}",
-            create=f"CONSUMER.CREATE.{path}.{config['filter_subject']}",
-            update=f"CONSUMER.CREATE.{path}.{config['filter_subject']}",
-            stream=names.log_stream(namespace),
-            required=frozenset({"ack_policy", "filter_subject"}),
-            preferred=frozenset({"max_deliver", "max_ack_pending"}),
-        )
+        subject = names.waiting_subject(namespace, ">")
+        return _carrying(names.log_stream(namespace), names.waiting_consumer(), subject)
+
+    def outbox(self, namespace: str) -> Thing:
+        """The consumer of what transactions publish."""
+        subject = names.out_subject(namespace, ">")
+        return _carrying(names.tx_stream(namespace), names.out_consumer(), subject)
 
     def consumer(self, source: Source) -> Thing:
         """The durable consumer of one group and type."""
@@ -242,6 +226,31 @@ class Wants:
 
     def _given(self, keys: set[str]) -> frozenset[str]:
         return frozenset(key for key in keys if _SETTINGS_OF.get(key, {key}) & self._explicit)
+
+
+def _carrying(stream: str, name: str, subject: str) -> Thing:
+    path = f"{stream}.{name}"
+    config = {
+        "name": name,
+        "durable_name": name,
+        "deliver_policy": "all",
+        "filter_subject": subject,
+        "ack_policy": "explicit",
+        "ack_wait": int(WAITING_LEASE * 1e9),
+        "max_deliver": _NO_LIMIT,
+        "max_ack_pending": _NO_LIMIT,
+        "replay_policy": "instant",
+    }
+    return Thing(
+        f"the consumer {name}",
+        config,
+        info=f"CONSUMER.INFO.{path}",
+        create=f"CONSUMER.CREATE.{path}.{subject}",
+        update=f"CONSUMER.CREATE.{path}.{subject}",
+        stream=stream,
+        required=frozenset({"ack_policy", "filter_subject"}),
+        preferred=frozenset({"max_deliver", "max_ack_pending"}),
+    )
 
 
 def _path(source: Source, name: str) -> str:

@@ -16,9 +16,9 @@ __all__ = [
     "BATCH_BYTES",
     "CLAIM_LIVE",
     "COMMIT",
-    "COMMIT_EFFECTS",
     "EXTEND",
     "FORGET",
+    "HELD",
     "NOW",
     "PARK",
     "PUBLISH",
@@ -102,7 +102,7 @@ return out
 """)
 
 # The fence of all settlements: an entry is held by whoever has it with this delivery count.
-_HELD = b"""
+HELD = b"""
 local function held(stream, group, consumer, id, count)
   local p = redis.call('XPENDING', stream, group, id, id, 1)
   return #p == 1 and p[1][2] == consumer and p[1][4] == tonumber(count)
@@ -116,7 +116,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 """
 
 COMMIT = Script(
-    _HELD
+    HELD
     + b"""
 -- KEYS: stream, record ... ARGV: group, consumer, ttl ms, id, count, value, id, count, value ...
 local out, settled = {}, {}
@@ -139,7 +139,7 @@ return out
 )
 
 PARK = Script(
-    _HELD
+    HELD
     + b"""
 -- KEYS: stream, dead letters, dedupe key ...
 -- ARGV: group, consumer, window ms, id, count, letter ...
@@ -169,42 +169,8 @@ return out
 """
 )
 
-COMMIT_EFFECTS = Script(
-    _HELD
-    + b"""
--- KEYS: stream, record, read key ..., written key ...
--- ARGV: group, consumer, ttl ms, id, count, value, number of reads, version ...,
---       '=' or '' to remove, value ...
--- 0: not held, 1: written, 2: a version differs and nothing was written, 3: recorded before. The
--- record is the fence. It is also written first: a server without room refuses it, and all else.
-local stream, group, id = KEYS[1], ARGV[1], ARGV[4]
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('XACK', stream, group, id)
-  return 3
-end
-if not held(stream, group, ARGV[2], id, ARGV[5]) then return 0 end
-local reads = tonumber(ARGV[7])
-for i = 1, reads do
-  local now = redis.call('GET', KEYS[2 + i])
-  if (now and redis.sha1hex(now) or '') ~= ARGV[7 + i] then return 2 end
-end
-redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[3])
-local at = 8 + reads
-for i = 3 + reads, #KEYS do
-  if ARGV[at] == '=' then
-    redis.call('SET', KEYS[i], ARGV[at + 1])
-  else
-    redis.call('DEL', KEYS[i])
-  end
-  at = at + 2
-end
-redis.call('XACK', stream, group, id)
-return 1
-"""
-)
-
 RELEASE = Script(
-    _HELD
+    HELD
     + NOW
     + b"""
 -- KEYS: stream, retry set. ARGV: group, consumer, id, count, delay ms, id, count, delay ms ...
@@ -231,7 +197,7 @@ return out
 )
 
 EXTEND = Script(
-    _HELD
+    HELD
     + b"""
 -- KEYS: stream. ARGV: group, consumer, id, count, id, count ...
 -- JUSTID resets the idle time and leaves the delivery count alone.

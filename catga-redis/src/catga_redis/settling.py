@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from catga.errors import CatgaError, PayloadTooLarge, TransportError
 from catga.spi import (
     Commit,
-    Conflict,
     Done,
     EventKind,
     Lost,
@@ -18,12 +17,12 @@ from catga.spi import (
     Subject,
     Unknown,
 )
+from catga_redis.committing import commit_effects
 from catga_redis.deadletters import make_findable
-from catga_redis.effects import commit_arguments
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.inbox import record_value
 from catga_redis.names import StreamKey, done_key, seen_prefix, stream_key
-from catga_redis.scripts import BATCH, COMMIT, COMMIT_EFFECTS, EXTEND, PARK, RELEASE, Script, parts
+from catga_redis.scripts import BATCH, COMMIT, EXTEND, PARK, RELEASE, Script, parts
 from catga_redis.session import Session
 from catga_redis.wire import pack_command
 
@@ -31,7 +30,6 @@ __all__ = ["DONE", "LOST", "UNSEEN", "Settler", "Token", "tell_gone"]
 
 DONE = Done()
 LOST = Lost()
-_COMMITTED: tuple[SettleResult, ...] = (LOST, DONE, Conflict(), Done(before=True))
 UNSEEN = -1
 """The delay of what is given back although nobody saw it: the attempt does not count."""
 
@@ -146,14 +144,10 @@ class Settler:
         return results
 
     async def _commit_effects(self, token: Token, commit: Commit) -> SettleResult:
-        stream, id_, count = token
-        keys, values = commit_arguments(stream, commit)
-        whole = [stream.group, self._session.member, self._session.completion_ms, id_, count]
         try:
-            outcome = await COMMIT_EFFECTS.run(self._session.commands, keys, [*whole, *values])
+            return await commit_effects(self._session, *token, commit)
         except (CatgaError, *REPLY_ERRORS) as error:
             return Unknown(self._session.failure(error))
-        return _COMMITTED[int(outcome)]
 
     async def _run(
         self, script: Script, keys: Sequence[bytes], stream: StreamKey, values: Sequence[Any]

@@ -20,6 +20,7 @@ from catga.spi import (
     Mailbox,
     Nack,
     Outgoing,
+    Refused,
     Settle,
     SettleResult,
     Source,
@@ -285,9 +286,9 @@ class LogSubscription(Subscription):
 
     def _keep_unknown(self, batch: Sequence[Delivery], results: Sequence[SettleResult]) -> None:
         """What may not have reached the server, or has changed nothing there, stays in hand."""
-        if not {Unknown, Conflict}.isdisjoint(map(type, results)):
+        if not {Unknown, Conflict, Refused}.isdisjoint(map(type, results)):
             for delivery, result in zip(batch, results, strict=True):
-                if isinstance(result, Unknown | Conflict):
+                if isinstance(result, Unknown | Conflict | Refused):
                     self._held.add(delivery)
         self._has_room()
 

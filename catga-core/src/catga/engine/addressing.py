@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import attrs
-
 from catga.codecs import WireType, write_message
 from catga.engine.context import CURRENT
+from catga.engine.extras import NOTHING_EXTRA, Extras
 from catga.errors import ConfigurationError
 from catga.ground.durations import duration
 from catga.model.envelope import check_headers
@@ -18,22 +16,7 @@ from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, check_token
 from catga.spi import Outgoing
 
-__all__ = ["NOTHING_EXTRA", "Addresser", "Extras", "due_time"]
-
-
-@attrs.frozen
-class Extras:
-    """What a single call adds to a message."""
-
-    message_id: str | None = None
-    correlation_id: str | None = None
-    headers: Mapping[str, str] | None = None
-    reply_to: Subject | None = None
-    deadline: datetime | None = None
-    not_before: datetime | None = None
-
-
-NOTHING_EXTRA = Extras()
+__all__ = ["Addresser", "due_time"]
 
 
 def due_time(

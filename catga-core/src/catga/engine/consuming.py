@@ -30,10 +30,12 @@ from catga.model.outcome import Drained
 from catga.model.qos import QualityOfService
 from catga.spi import (
     Ack,
+    Conflict,
     Delivery,
     EventKind,
     Lost,
     Nack,
+    Refused,
     Source,
     TransportEvent,
 )
@@ -87,7 +89,9 @@ class Consumer:
         transport = self._s.transport
         inbox = transport.inbox
         if inbox is not None and not source.ephemeral:
-            self._atomic = Atomic(transport, source.namespace, source.group, source.type)
+            self._atomic = Atomic(
+                transport, source.namespace, source.group, source.type, self._s.encode
+            )
             self._outcomes.once = Once(
                 inbox,
                 self._s.clock,
@@ -103,7 +107,7 @@ class Consumer:
             clock=self._s.clock,
             source=self._s.service,
             on_settled=self._outcomes.off_hands,
-            on_conflict=self._handle_again,
+            on_uncommitted=self._uncommitted,
         )
         self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
 
@@ -193,6 +197,12 @@ class Consumer:
         work.context = Context(envelope, delivery, self.handler.group, qos, self._atomic)
 
     # ---- handling
+
+    def _uncommitted(self, work: Work, result: Conflict | Refused) -> None:
+        if isinstance(result, Conflict):
+            self._handle_again(work)
+        else:
+            self._outcomes.refused(work, result.error)
 
     def _handle_again(self, work: Work) -> None:
         """What it read was changed by another: run it on what is there now, as the same attempt."""

@@ -88,6 +88,11 @@ class Outcomes:
         effects = None if work.context is None else work.context.effects
         self.decide(work, _ACK, self.once.record(work), effects)
 
+    def refused(self, work: Work, error: Exception) -> None:
+        """Nothing of what the handler did was committed, so that it has failed after all."""
+        work.reply = None
+        self.conclude(work, error)
+
     def expired(self, work: Work) -> bool:
         """Say whether the requester has given up; if so the delivery is dealt with."""
         deadline = work.envelope.deadline if work.envelope is not None else None

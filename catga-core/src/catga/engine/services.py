@@ -9,6 +9,7 @@ import attrs
 from catga.engine.publishing import Publisher
 from catga.engine.requests import Responder
 from catga.engine.signals import Signals
+from catga.engine.transaction import Encode
 from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner
 from catga.spi import Source, Subscription, Transport, TransportEvent
@@ -30,6 +31,8 @@ class Services:
     service: str
     window: int
     lease_limit: float
+    encode: Encode
+    """What a publish of the bus does before it sends."""
     emit: Callable[[TransportEvent], None]
     resubscribe: Callable[[Source], Awaitable[Subscription]]
     """Prepare a vanished source once more and subscribe again."""

@@ -26,6 +26,7 @@ from catga.spi import (
     Nack,
     Receipt,
     Record,
+    Refused,
     Reject,
     Rejected,
     Settle,
@@ -97,7 +98,7 @@ class Settler:
         clock: Clock,
         source: str,
         on_settled: Callable[[Work, str], None],
-        on_conflict: Callable[[Work], None],
+        on_uncommitted: Callable[[Work, Conflict | Refused], None],
     ) -> None:
         self._feed = feed
         self._inbox = inbox
@@ -107,7 +108,7 @@ class Settler:
         self._clock = clock
         self._source = source
         self._on_settled = on_settled
-        self._on_conflict = on_conflict
+        self._on_uncommitted = on_uncommitted
         self._decisions: list[Decision] = []
         self._wanted = asyncio.Event()
         self._closing = False
@@ -228,12 +229,15 @@ class Settler:
             )
 
         for decision, result in zip(batch, await self._persist(batch, attempt), strict=True):
-            if isinstance(result, Conflict):
-                self._on_conflict(decision.work)
+            if isinstance(result, Conflict | Refused):
+                self._on_uncommitted(decision.work, result)
                 continue
             if isinstance(result, Done) and result.before:
                 # What was answered then is kept; what was worked out now was not written.
                 decision.work.reply = None
+            elif isinstance(result, Done) and decision.effects is not None:
+                for outgoing in decision.effects.outgoing:
+                    self._publisher.tell(outgoing, Receipt(outgoing.message_id))
             self._off_hands(decision, result)
 
     async def _settle(self, batch: list[Decision]) -> None:

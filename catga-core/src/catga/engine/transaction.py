@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import attrs
 
+from catga.engine.extras import Extras
 from catga.errors import CapabilityError, ConfigurationError, PayloadTooLarge
 from catga.model.capability import Capability
-from catga.spi import EffectKey, Effects, EffectStore, Found, Transport
+from catga.model.qos import QualityOfService
+from catga.model.subject import check_token
+from catga.spi import EffectKey, Effects, EffectStore, Found, Outgoing, Transport
 
-__all__ = ["Atomic", "Transaction"]
+__all__ = ["Atomic", "Encode", "Transaction"]
 
-_MOST_KEYS = 500
+_MOST = 500
 _ROOM = 1024
 """Bytes that a broker's headers around one value may take."""
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+Encode = Callable[[Any, QualityOfService | None, str, Extras], Awaitable[Outgoing]]
+"""Makes of a message, a quality and a destination what a transport is handed, as a publish of the
+bus does before it sends."""
+
+
 class Transaction:
-    """What one run of a handler reads and writes.
+    """What one run of a handler reads, writes and publishes.
 
     Nothing is written before the handler has returned; then everything is, together with the
     record that this group completed this message, or nothing. When another commit has changed
     what was read here, the handler runs again, at once and as the same attempt.
     """
 
-    __slots__ = ("_found", "_group", "_limit", "_namespace", "_store", "_type", "_writes")
+    __slots__ = ("_atomic", "_found", "_limit", "_outgoing", "_store", "_writes")
 
-    def __init__(
-        self, store: EffectStore, namespace: str, group: str, type_: str, limit: int | None = None
-    ) -> None:
+    def __init__(self, atomic: Atomic, store: EffectStore) -> None:
+        self._atomic = atomic
         self._store = store
-        self._limit = limit
-        self._namespace = namespace
-        self._group = group
-        self._type = type_
+        self._limit = atomic.transport.max_payload_bytes
+        self._outgoing: list[Outgoing] = []
         self._found: dict[EffectKey, Found] = {}
         self._writes: dict[EffectKey, bytes | None] = {}
 
@@ -63,18 +70,76 @@ class Transaction:
         """
         if not isinstance(value, bytes):
             raise ConfigurationError(f"a transaction writes bytes, not {type(value).__name__}")
-        size = len(value) + _ROOM
-        if self._limit is not None and size > self._limit:
-            raise PayloadTooLarge(size, self._limit)
+        self._check_size(value)
         self._writes[self._key(key)] = value
 
     def delete(self, key: str) -> None:
         """Let `key` be gone once this message is completed."""
         self._writes[self._key(key)] = None
 
+    async def publish(
+        self,
+        message: Any,
+        *,
+        qos: QualityOfService | None = None,
+        message_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Let the message be published by the commit, or not at all; return its id.
+
+        Nothing leaves before the handler has returned. A new message gets an id derived from the
+        handled one, as with `Bus.publish`. There is no receipt: whether an id that was given by
+        hand had been stored before is not told.
+
+        Raises `ConfigurationError` for a type that is sent at QoS 0 (nothing stores it) and for
+        more than one commit may have (500), and what `Bus.publish` raises before it sends.
+        """
+        return await self._publish(message, qos, "", Extras(message_id, headers=headers))
+
+    async def send(
+        self,
+        message: Any,
+        *,
+        to: str,
+        qos: QualityOfService | None = None,
+        message_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Let the message be sent to one group by the commit. As `publish` in everything else."""
+        check_token(to, "destination")
+        return await self._publish(message, qos, to, Extras(message_id, headers=headers))
+
+    async def _publish(
+        self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
+    ) -> str:
+        outgoing = await self._atomic.encode(message, qos, to, extras)
+        if outgoing.qos is QualityOfService.AT_MOST_ONCE:
+            raise ConfigurationError(
+                f"{outgoing.subject.type} is sent at QoS 0, where nothing is stored: it cannot be "
+                "part of a commit; use bus.publish"
+            )
+        self._check_size(outgoing.body)
+        self._check_count(len(self._names()) + 1)
+        self._outgoing.append(outgoing)
+        return outgoing.message_id
+
     def effects(self) -> Effects:
-        """Return what is to be compared and written."""
-        return Effects(dict(self._found), dict(self._writes))
+        """Return what is to be compared, written and published."""
+        return Effects(dict(self._found), dict(self._writes), tuple(self._outgoing))
+
+    def _names(self) -> set[EffectKey]:
+        return {*self._found, *self._writes}
+
+    def _check_size(self, body: bytes) -> None:
+        size = len(body) + _ROOM
+        if self._limit is not None and size > self._limit:
+            raise PayloadTooLarge(size, self._limit)
+
+    def _check_count(self, names: int) -> None:
+        if names + len(self._outgoing) > _MOST:
+            raise ConfigurationError(
+                f"a transaction has at most {_MOST} keys and messages together"
+            )
 
     def _key(self, key: str) -> EffectKey:
         if not (isinstance(key, str) and _KEY.fullmatch(key)):
@@ -82,9 +147,9 @@ class Transaction:
                 "a key of a transaction is 1 to 128 printable ASCII characters without spaces, "
                 f"not {str(key)[:40]!r}"
             )
-        name = EffectKey(self._namespace, self._group, self._type, key)
-        if len({name, *self._found, *self._writes}) > _MOST_KEYS:
-            raise ConfigurationError(f"a transaction has at most {_MOST_KEYS} keys")
+        atomic = self._atomic
+        name = EffectKey(atomic.namespace, atomic.group, atomic.type, key)
+        self._check_count(len({name} | self._names()))
         return name
 
 
@@ -96,6 +161,7 @@ class Atomic:
     namespace: str
     group: str
     type: str
+    encode: Encode
 
     def begin(self, *, exactly_once: bool) -> Transaction:
         """Return a new one. Raises `CapabilityError` when nothing could keep its promise."""
@@ -108,5 +174,4 @@ class Atomic:
         self.transport.capabilities.require(Capability.ATOMIC, who)
         if self.transport.effects is None:
             raise CapabilityError(f"{who}: the transport offers no store of effects")
-        limit = self.transport.max_payload_bytes
-        return Transaction(self.transport.effects, self.namespace, self.group, self.type, limit)
+        return Transaction(self, self.transport.effects)

@@ -18,6 +18,7 @@ __all__ = [
     "PublishResult",
     "PublishSummary",
     "Receipt",
+    "Refused",
     "Reject",
     "Rejected",
     "SettleResult",
@@ -106,7 +107,14 @@ class Conflict:
     """Nothing was written: what the commit had read was changed meanwhile. Read it again."""
 
 
-SettleResult: TypeAlias = Done | Lost | Unknown | Conflict
+@attrs.frozen
+class Refused:
+    """Nothing was written: something in the commit cannot be carried out, now or later."""
+
+    error: CatgaError
+
+
+SettleResult: TypeAlias = Done | Lost | Unknown | Conflict | Refused
 
 
 @attrs.frozen

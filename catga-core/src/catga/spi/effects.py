@@ -1,4 +1,4 @@
-"""What a handler writes through its transaction: keys that Catga keeps for a group."""
+"""What a handler's transaction writes: keys that Catga keeps for its group, and messages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import attrs
+
+from catga.spi.delivery import Outgoing
 
 __all__ = ["EffectKey", "EffectStore", "Effects", "Found"]
 
@@ -38,6 +40,9 @@ class Effects:
     """What each key was found to be; it must still have that version."""
     writes: Mapping[EffectKey, bytes | None] = attrs.field(repr=False)
     """What each key becomes; None removes it."""
+    outgoing: Sequence[Outgoing] = ()
+    """What is published in the same step: to stored subjects, at once, one copy per id within W
+    (`Outgoing.qos` above 0). They arrive in this order."""
 
 
 class EffectStore(ABC):

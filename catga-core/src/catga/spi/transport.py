@@ -196,7 +196,9 @@ class Subscription(ABC):
 
         With `Commit.effects` (`Capability.ATOMIC`) they are written in the same step, unless the
         record was there before (`Done.before`); `Conflict`, and nothing was written and the
-        delivery is still ours, when a version they name is not the present one.
+        delivery is still ours, when a version they name is not the present one; `Refused`, and as
+        before, when part of it could not be carried out. What they publish is on its way for good
+        with the record; a broker may hand it on a little later.
         """
         del batch
         raise CapabilityError("this transport has no one-step commit")

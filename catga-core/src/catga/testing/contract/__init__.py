@@ -23,6 +23,7 @@ from catga.testing.contract.groups import GroupsContract
 from catga.testing.contract.lease import LeaseContract
 from catga.testing.contract.life import LifeContract
 from catga.testing.contract.limits import LimitsContract
+from catga.testing.contract.outgoing import OutgoingContract
 from catga.testing.contract.parking import ParkingContract
 from catga.testing.contract.poison import PoisonContract
 from catga.testing.contract.recovery import RecoveryContract
@@ -52,6 +53,7 @@ __all__ = [
     "LeaseContract",
     "LifeContract",
     "LimitsContract",
+    "OutgoingContract",
     "ParkingContract",
     "PoisonContract",
     "RecoveryContract",
@@ -88,6 +90,7 @@ class TransportContract(
     DerivedIdsContract,
     RequestsContract,
     AtomicContract,
+    OutgoingContract,
     RecoveryContract,
     FaultsContract,
     DiscoveryContract,

@@ -1,0 +1,138 @@
+"""The one step that commits a transaction: effects, messages, record and acknowledgement.
+
+A script is not rolled back when one of its commands fails. So what can fail is looked at first: who
+has the delivery, what was read, what the user may do, what kind of value stands where. What is left
+is a server without room or without the right to write, and that refuses the first write, which is
+the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from catga.errors import CapabilityError, CatgaError
+from catga.spi import (
+    Commit,
+    Conflict,
+    Done,
+    Effects,
+    Lost,
+    Outgoing,
+    QualityOfService,
+    Refused,
+    SettleResult,
+)
+from catga_redis.inbox import record_value
+from catga_redis.names import StreamKey, done_key, effect_key, seen_prefix, stream_key
+from catga_redis.scripts import HELD, Script
+from catga_redis.session import Session
+
+__all__ = ["COMMIT_EFFECTS", "commit_effects"]
+
+_RESULTS: tuple[SettleResult, ...] = (Lost(), Done(), Conflict(), Done(before=True))
+_NOTHING = Effects({}, {})
+
+COMMIT_EFFECTS = Script(
+    HELD
+    + b"""
+-- KEYS: stream, record, read key ..., written key ..., stream, dedupe key, stream ...
+-- ARGV: group, consumer, ttl ms, id, count, value, window ms, reads, writes, publishes,
+--       version ..., '=' or '' to remove, value ..., '1' (store once) or '', length or '', body ...
+-- 0: not held, 1: written, 2: a version differs, 3: recorded before; or why it cannot be done. Only
+-- after 1 anything was written. The record is the fence, and the first write.
+local stream, group, id = KEYS[1], ARGV[1], ARGV[4]
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('XACK', stream, group, id)
+  return 3
+end
+if not held(stream, group, ARGV[2], id, ARGV[5]) then return 0 end
+local window, reads, writes = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+for i = 1, reads do
+  local now = redis.call('GET', KEYS[2 + i])
+  if (now and redis.sha1hex(now) or '') ~= ARGV[10 + i] then return 2 end
+end
+local function may(...)
+  local known, yes = pcall(redis.acl_check_cmd, ...)
+  return known and yes
+end
+local function wrong(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  if found ~= wanted and found ~= 'none' then
+    return key .. ' holds a ' .. found .. ', not a ' .. wanted
+  end
+end
+if not may('SET', KEYS[2], '') then return 'the user may not run SET' end
+if not may('XACK', stream, group, id) then return 'the user may not run XACK' end
+local first_key, first = 3 + reads, 11 + reads
+for n = 0, writes - 1 do
+  if ARGV[first + 2 * n] ~= '=' and not may('DEL', KEYS[first_key + n]) then
+    return 'the user may not run DEL'
+  end
+end
+local out_key, out = first_key + writes, first + 2 * writes
+for n = 0, tonumber(ARGV[10]) - 1 do
+  local key = KEYS[out_key + 2 * n]
+  if not may('XADD', key, '*', 'b', '') then return 'the user may not run XADD on ' .. key end
+  local found = wrong(key, 'stream') or wrong(KEYS[out_key + 2 * n + 1], 'string')
+  if found then return found end
+end
+redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[3])
+for n = 0, writes - 1 do
+  if ARGV[first + 2 * n] == '=' then
+    redis.call('SET', KEYS[first_key + n], ARGV[first + 2 * n + 1])
+  else
+    redis.call('DEL', KEYS[first_key + n])
+  end
+end
+for n = 0, tonumber(ARGV[10]) - 1 do
+  local key, seen = KEYS[out_key + 2 * n], KEYS[out_key + 2 * n + 1]
+  local once, most, body = ARGV[out + 3 * n], ARGV[out + 3 * n + 1], ARGV[out + 3 * n + 2]
+  if once == '' or redis.call('EXISTS', seen) == 0 then
+    local name
+    if most == '' then
+      name = redis.call('XADD', key, '*', 'b', body)
+    else
+      name = redis.call('XADD', key, 'MAXLEN', '~', most, '*', 'b', body)
+    end
+    if once ~= '' then redis.call('SET', seen, name, 'PX', window) end
+  end
+end
+redis.call('XACK', stream, group, id)
+return 1
+"""
+)
+
+
+async def commit_effects(
+    session: Session, stream: StreamKey, id_: bytes, count: int, commit: Commit
+) -> SettleResult:
+    """Commit one. Raises what `Script.run` raises: then it is not known what became of it."""
+    effects = _NOTHING if commit.effects is None else commit.effects
+    if any(out.not_before is not None or not out.subject.durable for out in effects.outgoing):
+        return Refused(CapabilityError("a commit publishes to stored subjects, at once"))
+    keys = [stream.key, done_key(commit.record.key)]
+    values: list[Any] = [
+        *(stream.group, session.member, session.completion_ms, id_, count),
+        *(record_value(commit.record), session.window_ms),
+        *(len(effects.reads), len(effects.writes), len(effects.outgoing)),
+        *(found.version for found in effects.reads.values()),
+    ]
+    keys += map(effect_key, (*effects.reads, *effects.writes))
+    for value in effects.writes.values():
+        values += (b"", b"") if value is None else (b"=", value)
+    _add_outgoing(session, effects.outgoing, keys, values)
+    outcome = await COMMIT_EFFECTS.run(session.commands, keys, values)
+    if isinstance(outcome, bytes):
+        words = outcome.decode(errors="backslashreplace")
+        return Refused(CatgaError(f"nothing was written: {words}"))
+    return _RESULTS[int(outcome)]
+
+
+def _add_outgoing(
+    session: Session, batch: Sequence[Outgoing], keys: list[bytes], values: list[Any]
+) -> None:
+    for out in batch:
+        keys += (stream_key(out.subject), seen_prefix(out.subject) + out.message_id.encode())
+        once = out.qos is QualityOfService.EXACTLY_ONCE
+        values += (b"1" if once else b"", session.length_of(out.subject), out.body)
