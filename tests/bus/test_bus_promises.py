@@ -73,6 +73,7 @@ def test_without_jetstream_only_qos_0_works(nats: Place) -> None:
     [
         ({"storage": "memory"}, "storage", "storage=file"),
         ({"duplicate_window": 60}, "duplicate_window", "set duplicate_window"),
+        ({"max_age": 3600}, "max_age", "take away max_age"),
     ],
 )
 def test_a_stream_that_cannot_keep_qos_2(
@@ -125,7 +126,8 @@ def named_and_accepted(
     ("settings", "risk"),
     [
         ({"dedupe_window": 5, "publish_deadline": 10}, "dedupe_window"),
-        ({"completion_ttl": 5}, "completion_ttl"),
+        ({"completion_ttl": 5, "retention": 5}, "completion_ttl"),
+        ({"completion_ttl": 7200, "retention": 7201}, "replay"),
     ],
 )
 def test_a_memory_that_is_shorter_than_the_retries_is_refused_at_qos_2(

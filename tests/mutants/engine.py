@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from catga import plan
 from catga.engine import consuming, running
 from catga.engine.consuming import Consumer
 from catga.engine.once import Once
@@ -232,3 +233,18 @@ def believes_for_ever_what_it_looked_up(real: Any) -> Any:
         return False
 
     return is_old
+
+
+@mutant(
+    Base.ENGINE,
+    plan,
+    "broken_horizons",
+    law="test_windows_that_end_too_early_are_refused_unless_accepted",
+)
+def forgets_the_replay_horizon(real: Any) -> Any:
+    """D is held against redelivery alone, not against what a group made anew gets again."""
+
+    def broken_horizons(**times: float) -> Any:
+        return real(**{**times, "retention": 0.0})
+
+    return broken_horizons

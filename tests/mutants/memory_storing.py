@@ -202,3 +202,20 @@ def compares_no_version(real: Any) -> Any:
         return True
 
     return fits
+
+
+@mutant(
+    Base.MEMORY,
+    Stream,
+    "_trim",
+    law="test_long_after_the_window_the_repeat_names_the_original",
+)
+def forgets_what_it_was_to_know_for_ever(real: Any) -> Any:
+    """With what is trimmed goes its id, also where ids are kept for ever."""
+
+    def trim(self: Stream) -> None:
+        before, self.dedupe_window = self.dedupe_window, min(self.dedupe_window, 1.0)
+        real(self)
+        self.dedupe_window = before
+
+    return trim

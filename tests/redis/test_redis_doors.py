@@ -118,6 +118,7 @@ def test_risks_are_found_in_what_info_says() -> None:
     safe = {"aof_enabled": "1", "maxmemory": "1000000", "maxmemory_policy": "noeviction"}
     assert find_risks(safe) == []
     assert [each.name for each in find_risks(None)] == ["unknown"]
+    assert [each.name for each in find_risks(safe, 100)] == ["max_length"]
     unsafe = safe | {"aof_enabled": "0", "maxmemory_policy": "allkeys-lru"}
     assert [each.name for each in find_risks(unsafe)] == ["persistence", "eviction"]
 

@@ -267,7 +267,9 @@ def test_max_length_never_reaches_dead_letters(server: RedisServer) -> None:
     async def law() -> None:
         async with lab(server) as bench, admin(server) as client:
             transport = await bench.transport(frozenset({"max_length"}), max_length=1)
-            await transport.prepare(topology(publishes=("Bounded",)), Mode.CREATE)
+            risk = frozenset({"max_length"})
+            asked = topology(publishes=("Bounded",), accept_risk=risk)
+            await transport.prepare(asked, Mode.CREATE)
             letters = [letter_of("Bounded", str(number)) for number in range(250)]
             accepted(await transport.publish([out("Bounded", qos=2), *letters]))
             assert await client.xlen("{law:Bounded}:dead:workers") == 250

@@ -20,7 +20,7 @@ from redis_kit import (
     until,
 )
 
-from catga.errors import ConfigurationError, PayloadTooLarge, PublishRejected
+from catga.errors import CapabilityError, ConfigurationError, PayloadTooLarge, PublishRejected
 from catga.spi import (
     Ack,
     Commit,
@@ -475,9 +475,12 @@ def test_max_length_is_applied_named_as_a_risk_and_agreed_on(server: RedisServer
     async def law() -> None:
         async with lab(server) as bench, admin(server) as client:
             asked = frozenset({"max_length"})
+            short = topology(publishes=("Short",), qos=QualityOfService.AT_LEAST_ONCE)
             one = await bench.transport(asked, max_length=100)
-            await one.prepare(topology(publishes=("Short",)), Mode.CREATE)
+            await one.prepare(short, Mode.CREATE)
             assert any(each.kind is EventKind.RISK for each in bench.events)
+            with pytest.raises(CapabilityError, match=r"max_length=100.*accept_risk=.*max_length"):
+                await one.prepare(topology(publishes=("Short",)), Mode.CREATE)
             silent = await bench.transport()
             await silent.prepare(topology(publishes=("Short",)), Mode.CREATE)
             for transport, qos in ((one, 1), (silent, 2)):
@@ -485,7 +488,7 @@ def test_max_length_is_applied_named_as_a_risk_and_agreed_on(server: RedisServer
                 assert await client.xlen("{law:Short}:log:0") < 300
             other = await bench.transport(asked, max_length=200)
             with pytest.raises(ConfigurationError, match=r"max_length=200.*100.*Short"):
-                await other.prepare(topology(publishes=("Short",)), Mode.CREATE)
+                await other.prepare(short, Mode.CREATE)
 
     asyncio.run(law())
 

@@ -61,7 +61,7 @@ class Plan:
         return exactly_once_words(
             atomic=Capability.ATOMIC in self.transport.capabilities,
             transport=self.transport_name,
-            window=self.settings.dedupe_window.total_seconds(),
+            window=self.settings.window,
             ttl=self.settings.completion_ttl.total_seconds(),
         )
 
@@ -94,6 +94,8 @@ class Plan:
 
     def _check_capabilities(self) -> None:
         capabilities = self.transport.capabilities
+        if self.settings.dedupe_window is None:
+            capabilities.require(Capability.FOREVER, "dedupe_window=none")
         if self.node is not None:
             capabilities.require(Capability.DISCOVERY, "node=…")
         for handler in self.handlers:
@@ -109,7 +111,7 @@ class Plan:
         limit = settings.lease_limit.total_seconds()
         rules = [_settled(settings), *(handler.retries for handler in self.handlers)]
         broken = broken_horizons(
-            dedupe_window=settings.dedupe_window.total_seconds(),
+            dedupe_window=settings.window,
             publish_deadline=settings.publish_deadline.total_seconds(),
             completion_ttl=settings.completion_ttl.total_seconds(),
             attempts=max(each.most for each in rules),
@@ -118,12 +120,13 @@ class Plan:
             attempt=max(
                 (min(limit, handler.timeout or limit) for handler in self.handlers), default=0.0
             ),
+            retention=settings.retention.total_seconds(),
         )
         for name, reason in broken.items():
             if self.highest() is QualityOfService.EXACTLY_ONCE and (
                 name not in settings.accept_risk
             ):
-                raise CapabilityError(f"{reason}; make it longer, or accept_risk={name}")
+                raise CapabilityError(f'{reason}: make it longer (or accept_risk=["{name}"])')
 
 
 def make_handlers(

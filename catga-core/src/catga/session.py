@@ -221,7 +221,7 @@ class Session:
             publishes=tuple(publishes),
             sources=tuple(sources),
             qos=qos,
-            dedupe_window=settings.dedupe_window.total_seconds(),
+            dedupe_window=settings.window,
             completion_ttl=settings.completion_ttl.total_seconds(),
             retention=settings.retention.total_seconds(),
             accept_risk=settings.accept_risk,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import deque
 from datetime import datetime
 
@@ -260,12 +261,17 @@ class Stream:
 
     def _trim(self) -> None:
         """Drop what every declared group has finished and what is older than W and retention."""
-        horizon = self._clock.monotonic() - max(self.dedupe_window, self.retention)
+        for_ever = math.isinf(self.dedupe_window)
+        longest = self.retention if for_ever else max(self.dedupe_window, self.retention)
+        horizon = self._clock.monotonic() - longest
         while self.groups and self.entries:
             entry = next(iter(self.entries.values()))
             if entry.open_groups > 0 or entry.stored_at > horizon:
                 return
             del self.entries[entry.sequence]
+            if for_ever:
+                entry.body = b""  # only its id is remembered
+                continue
             key = f"{entry.subject.text}/{entry.message_id}"
             if self._ids.get(key) is entry:
                 del self._ids[key]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from nats.aio.msg import Msg
 
 from catga.errors import ConfigurationError
@@ -51,9 +53,15 @@ class Reader:
         return delivery
 
     def _parse(self, text: str) -> Subject:
+        whole, _, _ = text.rpartition(".")
+        known = self._subjects.get(whole)
+        if known is not None:  # one subject for each id: too many to keep
+            return known
         try:
             subject = parse_subject(text)
         except ConfigurationError:
+            with contextlib.suppress(ConfigurationError):
+                return self._subjects.setdefault(whole, parse_subject(whole))
             return self._fallback  # stored from outside, e.g. with a partition that is not UTF-8
         self._subjects[text] = subject
         return subject

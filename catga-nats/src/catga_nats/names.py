@@ -79,13 +79,15 @@ def consumer(source: Source) -> str:
 
 
 def stored_subjects(source: Source) -> list[str]:
-    """What a durable subscription takes in."""
-    partitions = f"{source.namespace}.log.{source.type}.*"
+    """What a durable subscription takes in: also what has a subject for each id."""
+    partitions = f"{source.namespace}.log.{source.type}.>"
     if source.ephemeral:
         return [partitions]
+    to = Subject(source.namespace, Kind.TO, source.type, source.group).text
     return [
         partitions,
-        Subject(source.namespace, Kind.TO, source.type, source.group).text,
+        to,
+        f"{to}.>",
         Subject(source.namespace, Kind.REDO, source.type, source.group).text,
     ]
 

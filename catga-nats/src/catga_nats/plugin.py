@@ -19,6 +19,7 @@ CAPABILITIES = frozenset(
         Capability.DEAD_LETTERS,
         Capability.DELAY,
         Capability.DISCOVERY,
+        Capability.FOREVER,
         Capability.LIVE_GROUPS,
         Capability.NO_RESPONDERS,
     }

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from catga.errors import (
+    CapabilityError,
     CatgaError,
     ConnectionLost,
     PayloadTooLarge,
@@ -19,12 +20,16 @@ from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, publish_failure, publish_missing
 from catga_nats.headers import frame_bytes, stored_headers
 from catga_nats.mux import Answer, Batch, Missing
+from catga_nats.once import is_once, once_subject, stored_before
 from catga_nats.schedules import held_back, scheduled
 
 __all__ = ["Publisher"]
 
 _YIELD_EVERY = 256
 _UNSENT = Rejected(ConnectionLost("not connected: nothing was sent"), transient=True)
+_NEVER_LATER = Rejected(
+    CapabilityError("a delayed message leaves its subject: with dedupe_window=none there are none")
+)
 _NOBODY = ApiError(503, 0, "no stream takes this subject now")
 
 
@@ -50,6 +55,8 @@ class Publisher:
         self._log_config = log_config
         self._ack_timeout = ack_timeout
         self._in_a_row = 0
+        self.for_ever = False
+        """Whether what is stored once has a subject for each id."""
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Return the results in the order of the batch."""
@@ -91,6 +98,10 @@ class Publisher:
         """Send one to its stream; None when its confirmation is under way."""
         subject = outgoing.subject.text
         headers = stored_headers(outgoing)
+        if self.for_ever and is_once(outgoing):
+            if outgoing.not_before is not None:
+                return _NEVER_LATER
+            subject = once_subject(outgoing, headers)
         when = outgoing.not_before
         if when is not None and when > self._connection.mux.clock.now():
             try:
@@ -126,6 +137,8 @@ def _stored(outgoing: Outgoing, answer: Answer) -> PublishResult:
     if not answer.data:  # a status: nobody responds
         return publish_failure(outgoing.subject.text, _NOBODY)
     ack = _decode_ack(answer.data)
+    if ack.error is not None and (first := stored_before(ack.error)):
+        return Receipt(outgoing.message_id, first, duplicate=True)
     if ack.error is not None:
         return publish_failure(outgoing.subject.text, ack.error)
     return Receipt(outgoing.message_id, str(ack.seq), ack.duplicate)

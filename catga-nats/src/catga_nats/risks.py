@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ def found_risks(config: Mapping[str, Any], topology: Topology) -> Iterator[Risk]
             )
         return
     window = config.get("duplicate_window", 0) / 1e9
-    if window < topology.dedupe_window:
+    if window < topology.dedupe_window and not math.isinf(topology.dedupe_window):
         yield Risk(
             "duplicate_window",
             f"the stream {name} has duplicate_window={window:g}s, W is "
@@ -75,9 +76,9 @@ def found_risks(config: Mapping[str, Any], topology: Topology) -> Iterator[Risk]
         )
     if age := config.get("max_age", 0):
         yield Risk(
-            "",
+            "max_age",
             f"the stream {name} has max_age={age / 1e9:g}s: what is older is removed even when "
-            "nobody handled it",
+            "nobody handled it: take away max_age",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
@@ -61,6 +62,7 @@ _STORED = (
     Capability.DEAD_LETTERS,
     Capability.DELAY,
     Capability.DISCOVERY,
+    Capability.FOREVER,
 )
 _ABSENT = {
     Capability.PARK: "JetStream stores a dead letter and settles its original in two steps",
@@ -164,6 +166,7 @@ class NatsTransport(Transport):
         if topology.publishes or any(source.durable for source in topology.sources):
             self._capabilities.require(Capability.AT_LEAST_ONCE, "storing messages")
         await self._provisioner.prepare(topology, mode)
+        self._publisher.for_ever = math.isinf(topology.dedupe_window)
         namespace = topology.namespace
         await self._carry(delayed(namespace), self._provisioner.needs_mover, namespace, mode)
         if topology.sources:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -23,6 +24,7 @@ _SETTINGS_OF = {
     "ack_wait": {"ack_wait", "lease"},
 }
 """Where the server's word for something is not the one settings use, or not the only one."""
+_WINDOW = 600.0
 _STORED_KINDS = ("log", "to", "redo", "later")
 WAITING_LEASE = 5.0
 """Seconds after which another one carries on what is delayed; a server that was killed has
@@ -107,7 +109,9 @@ class Wants:
         if settings.duplicate_window is not None:
             window = nanoseconds(settings.duplicate_window)
         else:
-            window = int(topology.dedupe_window * 1e9)
+            # What is stored once for ever has subjects instead: this is for the rest.
+            for_ever = math.isinf(topology.dedupe_window)
+            window = int((_WINDOW if for_ever else topology.dedupe_window) * 1e9)
             window = min(window, max_age) if max_age else window  # the server allows no more
         config = {
             **self._kept(name, subjects),

@@ -53,20 +53,21 @@ def check_server(hello: Mapping[str, str], where: str) -> None:
         )
 
 
-def find_risks(info: Mapping[str, str] | None) -> list[Risk]:
-    """Return what in the server's settings breaks the promises of stored messages.
+def find_risks(info: Mapping[str, str] | None, max_length: int | None = None) -> list[Risk]:
+    """Return what in the server's settings, and in ours, breaks the promises of stored messages.
 
     None: the user may not run `INFO`, so that nothing is known.
     """
-    if info is None:
-        return [
-            Risk(
-                "unknown",
-                "INFO is not permitted, so persistence and eviction are unknown: "
-                "allow it with `ACL SETUSER ... +info`",
-            )
-        ]
     risks: list[Risk] = []
+    if max_length is not None:
+        words = f"max_length={max_length} trims entries that no group has settled: take it away"
+        risks.append(Risk("max_length", words))
+    if info is None:
+        unknown = (
+            "INFO is not permitted, so persistence and eviction are unknown: "
+            "allow it with `ACL SETUSER ... +info`"
+        )
+        return [*risks, Risk("unknown", unknown)]
     if info.get("aof_enabled") != "1":
         risks.append(
             Risk(

@@ -119,7 +119,8 @@ async def declare_types(session: Session, topology: Topology, max_length: int | 
 
     Raises `ConfigurationError` when another bus has given a type another one.
     """
-    seconds = max(topology.retention, topology.dedupe_window)
+    window = topology.dedupe_window  # what is known for ever is known without its entry
+    seconds = topology.retention if isinf(window) else max(topology.retention, window)
     keep = b"inf" if isinf(seconds) else str(ceil(seconds * 1000)).encode()
     types = {(topology.namespace, type_) for type_ in topology.publishes}
     types |= {(each.namespace, each.type) for each in topology.sources if each.durable}

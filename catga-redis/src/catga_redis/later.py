@@ -46,8 +46,8 @@ STORE = Script(
     NOW
     + _FIELDS
     + b"""
--- KEYS: stream, due times, bodies, dedupe key ... ARGV: window ms, max length or '',
---   due ms, '1' to store once or '', attempts, replays, body ...
+-- KEYS: stream, due times, bodies, dedupe key ... ARGV: window ms (0: for ever), max length or
+--   '', due ms, '1' to store once or '', attempts, replays, body ...
 -- Answers as PUBLISH does. What waits has a name of its own; what is due by now does not wait.
 local out, n = {}, 0
 for i = 4, #KEYS do
@@ -83,7 +83,9 @@ for i = 4, #KEYS do
       if string.find(done.err, 'READONLY', 1, true) then return done end
       out[i - 3] = '!' .. done.err
     else
-      if once then
+      if once and ARGV[1] == '0' then
+        redis.call('SET', KEYS[i], name)
+      elseif once then
         redis.call('SET', KEYS[i], name, 'PX', tonumber(ARGV[1]) + math.max(due - now, 0))
       end
       out[i - 3] = '+' .. name
@@ -147,7 +149,7 @@ async def _store(
 ) -> list[PublishResult]:
     seen = seen_prefix(subject)
     keys = [stream_key(subject), *later_keys(subject)]
-    values: list[Any] = [session.window_ms, session.length_of(subject)]
+    values: list[Any] = [session.window_of(subject), session.length_of(subject)]
     for out in outs:
         due = 0 if out.not_before is None else ceil(out.not_before.timestamp() * 1000)
         once = b"1" if out.qos is QualityOfService.EXACTLY_ONCE else b""

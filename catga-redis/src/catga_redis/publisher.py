@@ -156,7 +156,7 @@ class Publisher:
     ) -> None:
         keys: list[bytes] = []
         values: list[Any] = [
-            self._session.window_ms,
+            self._session.window_of(batch[indexes[0]].subject),
             self._session.length_of(batch[indexes[0]].subject),
         ]
         for index in indexes:

@@ -77,6 +77,7 @@ class Script:
 PUBLISH = Script(b"""
 -- KEYS: stream, dedupe key, stream, dedupe key ... ARGV: window ms, max length or '', body ...
 -- Each: '+id' stored, '=id' was stored before, '!error' refused. By a replica: all refused.
+-- A window of 0: the id is kept for ever.
 local out = {}
 for i = 1, #KEYS / 2 do
   local stream, seen, body = KEYS[2 * i - 1], KEYS[2 * i], ARGV[i + 2]
@@ -93,7 +94,11 @@ for i = 1, #KEYS / 2 do
       if string.find(id.err, 'READONLY', 1, true) then return id end
       out[i] = '!' .. id.err
     else
-      redis.call('SET', seen, id, 'PX', ARGV[1])
+      if ARGV[1] == '0' then
+        redis.call('SET', seen, id)
+      else
+        redis.call('SET', seen, id, 'PX', ARGV[1])
+      end
       out[i] = '+' .. id
     end
   end

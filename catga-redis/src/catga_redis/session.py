@@ -29,6 +29,8 @@ class Session:
     """The server's `proto-max-bulk-len`; so much it is by default (Redis 7.2, redis.conf)."""
     window_ms: int = 600_000
     """W."""
+    for_ever: bool = False
+    """Whether ids are kept for ever instead; those of dead letters, which are ours, never are."""
     completion_ms: int = 86_400_000
     """D."""
     max_length: dict[tuple[str, str], int] = attrs.field(factory=dict)
@@ -48,6 +50,10 @@ class Session:
     def max_body(self) -> int:
         """The most bytes of one body: the server's limit, or the smaller setting."""
         return min(self.bulk_limit, self.settings.max_payload_bytes or self.bulk_limit)
+
+    def window_of(self, subject: Subject) -> int:
+        """How long the ids of a stream are kept, in ms; 0: for ever."""
+        return 0 if self.for_ever and subject.kind is not Kind.DEAD else self.window_ms
 
     def length_of(self, subject: Subject) -> int | bytes:
         """The `max_length` of a stream, or nothing; dead letters are never trimmed."""

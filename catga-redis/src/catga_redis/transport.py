@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -172,7 +173,9 @@ class RedisTransport(Transport):
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Check the assumptions, then make or verify groups and explicit settings."""
         session = self._need()
-        session.window_ms = max(1, int(topology.dedupe_window * 1000))
+        session.for_ever = math.isinf(topology.dedupe_window)
+        if not session.for_ever:
+            session.window_ms = max(1, int(topology.dedupe_window * 1000))
         session.completion_ms = max(1, int(topology.completion_ttl * 1000))
         await self._check_assumptions(session, topology)
         try:
@@ -197,7 +200,7 @@ class RedisTransport(Transport):
             info = parse_info(await session.commands.call(b"INFO"))
         except REPLY_ERRORS:
             info = None
-        for risk in find_risks(info):
+        for risk in find_risks(info, self._settings.max_length):
             if (
                 topology.qos is QualityOfService.EXACTLY_ONCE
                 and risk.name not in topology.accept_risk
@@ -208,11 +211,6 @@ class RedisTransport(Transport):
                     f'(or take the risk: accept_risk=["{risk.name}"])'
                 )
             self._warn(risk.name, risk.detail)
-        if self._settings.max_length is not None:
-            self._warn(
-                "max_length",
-                f"max_length={self._settings.max_length} trims entries that no group has settled",
-            )
 
     def _warn(self, name: str, detail: str) -> None:
         if name not in self._warned:

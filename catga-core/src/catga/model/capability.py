@@ -36,6 +36,8 @@ class Capability(StrEnum):
     """Dead letters can be read and removed (`Transport.dead_letters`)."""
     DELAY = "delay"
     """A stored message can be held back until its time (`Outgoing.not_before`)."""
+    FOREVER = "deduplicate-for-ever"
+    """One id is stored once for ever, not only within W (`Topology.dedupe_window` is infinite)."""
     NO_RESPONDERS = "no-responders"
     """A QoS 0 request that nobody listens for is answered at once."""
 

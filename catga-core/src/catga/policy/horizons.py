@@ -16,12 +16,14 @@ def broken_horizons(
     backoff_cap: float,
     lease: float,
     attempt: float,
+    retention: float = 0.0,
 ) -> Mapping[str, str]:
     """Return the broken assumptions of QoS 2 by the name to accept them under, with the reason.
 
     All times in seconds. A publish is repeated until its deadline, so W must outlast it. A
     delivery comes again at most `attempts` times, each after the longest `attempt` or a lease and
-    the longest backoff, so D must outlast that.
+    the longest backoff, so D must outlast that. A group that is deleted and made anew begins with
+    what is retained, so D must outlast the retention (the replay horizon) as well.
     """
     broken = {}
     if dedupe_window < publish_deadline:
@@ -34,5 +36,11 @@ def broken_horizons(
         broken["completion_ttl"] = (
             f"completion_ttl (D = {completion_ttl:g} s) is shorter than redelivery can take "
             f"({redelivery:g} s): what was completed could be handled again"
+        )
+    if completion_ttl < retention:
+        broken["replay"] = (
+            f"completion_ttl (D = {completion_ttl:g} s) is shorter than retention "
+            f"({retention:g} s): a group that is made anew gets what is retained, and what it had "
+            "completed could be handled again"
         )
     return broken

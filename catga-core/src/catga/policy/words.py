@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["exactly_once_words", "span"]
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
@@ -19,6 +21,8 @@ def exactly_once_words(*, atomic: bool, transport: str, window: float, ttl: floa
 
 def span(seconds: float) -> str:
     """Return a time in the largest unit of which it is a whole number, days from two on."""
+    if math.isinf(seconds):
+        return "for ever"
     for size, unit in _UNITS:
         if seconds >= size * (2 if unit == "d" else 1) and seconds % size == 0:
             return f"{seconds / size:g} {unit}"

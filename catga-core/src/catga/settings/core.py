@@ -51,10 +51,12 @@ class Settings:
     """So many deliveries of one subscription are in this process at the same time."""
     publish_window: int = attrs.field(default=1024, validator=_between(1, 1_000_000))
     """So many publishes are under way at the same time; further ones wait."""
-    dedupe_window: timedelta = attrs.field(
+    dedupe_window: timedelta | None = attrs.field(
         default=timedelta(minutes=10), validator=_between(_MILLISECOND, 365 * _DAY)
     )
-    """W: within it one message id is stored once (QoS 1 and 2)."""
+    """W: within it one message id is stored once (QoS 1 and 2). None (`none`): for ever at QoS 2,
+    for which the broker keeps something of every message: see `catga.spi.Capability.FOREVER`. All
+    who publish in a namespace need the same."""
     completion_ttl: timedelta = attrs.field(
         default=timedelta(hours=24), validator=_between(_MILLISECOND, 3650 * _DAY)
     )
@@ -83,6 +85,11 @@ class Settings:
     """Broken assumptions of QoS 2, by name, to start on all the same."""
     create: bool = True
     """Whether streams and groups that are missing are created; otherwise they must be there."""
+
+    @property
+    def window(self) -> float:
+        """W in seconds; infinite when it is for ever."""
+        return float("inf") if self.dedupe_window is None else self.dedupe_window.total_seconds()
 
     def __attrs_post_init__(self) -> None:
         if self.backoff_base > self.backoff_cap:

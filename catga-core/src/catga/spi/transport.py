@@ -150,7 +150,8 @@ class Topology:
     qos: QualityOfService
     """The strictest quality among all of it."""
     dedupe_window: float
-    """W: seconds within which one message id is stored once."""
+    """W: seconds within which one message id is stored once; infinite: for ever
+    (`Capability.FOREVER`, at QoS 2)."""
     completion_ttl: float
     """D: seconds for which completion records are kept."""
     accept_risk: frozenset[str] = frozenset()

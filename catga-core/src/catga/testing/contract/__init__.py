@@ -19,6 +19,7 @@ from catga.testing.contract.discovery import DiscoveryContract
 from catga.testing.contract.draining import DrainingContract
 from catga.testing.contract.exactly_once import ExactlyOnceContract
 from catga.testing.contract.faults import FaultsContract
+from catga.testing.contract.for_ever import ForEverContract
 from catga.testing.contract.groups import GroupsContract
 from catga.testing.contract.lease import LeaseContract
 from catga.testing.contract.life import LifeContract
@@ -26,6 +27,7 @@ from catga.testing.contract.limits import LimitsContract
 from catga.testing.contract.outgoing import OutgoingContract
 from catga.testing.contract.parking import ParkingContract
 from catga.testing.contract.poison import PoisonContract
+from catga.testing.contract.promises import PromisesContract
 from catga.testing.contract.recovery import RecoveryContract
 from catga.testing.contract.replay import ReplayContract
 from catga.testing.contract.requests import RequestsContract
@@ -49,6 +51,7 @@ __all__ = [
     "DrainingContract",
     "ExactlyOnceContract",
     "FaultsContract",
+    "ForEverContract",
     "GroupsContract",
     "LeaseContract",
     "LifeContract",
@@ -56,6 +59,7 @@ __all__ = [
     "OutgoingContract",
     "ParkingContract",
     "PoisonContract",
+    "PromisesContract",
     "RecoveryContract",
     "ReplayContract",
     "RequestsContract",
@@ -70,6 +74,7 @@ class TransportContract(
     AtMostOnceContract,
     AtLeastOnceContract,
     ExactlyOnceContract,
+    ForEverContract,
     AddressingContract,
     GroupsContract,
     SettlementContract,
@@ -89,6 +94,7 @@ class TransportContract(
     CompletionContract,
     DerivedIdsContract,
     RequestsContract,
+    PromisesContract,
     AtomicContract,
     OutgoingContract,
     RecoveryContract,
