@@ -398,7 +398,8 @@ def test_what_the_guard_leans_on_is_still_in_the_client() -> None:
     for name in overridden:
         assert callable(getattr(Client, name)), name
     client = Client()
-    for name in ("_pending", "_pending_data_size", "_flush_queue", "_pongs", "_server_info"):
+    names = ("_pending", "_pending_data_size", "_flush_queue", "_pongs", "_server_info", "_sid")
+    for name in names:
         assert hasattr(client, name), name
 
 

@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 from nats.aio.client import Client
@@ -22,13 +22,17 @@ from nats.errors import Error, StaleConnectionError
 
 from catga_nats.headers import MESSAGE_ID
 
-__all__ = ["ClearTextError", "GuardedClient", "OnMessage"]
+__all__ = ["ClearTextError", "GuardedClient", "OnMessage", "Sent"]
 
-OnMessage = Callable[[Msg], Awaitable[None]]
+OnMessage = Callable[[Msg], None]
+Sent: TypeAlias = tuple[str, bytes, str]
+"""Subject, payload, and where the answer goes, if one is wanted."""
 
 _OWN_HEADER = f"NATS/1.0\r\n{MESSAGE_ID}: ".encode()
 _ROOM_BYTES = 1 << 20
 _FLUSH_SECONDS = 5.0
+_SHORT = 64
+_STATUS_PREFIX = b"NATS/1.0 "
 _log = logging.getLogger("catga.nats")
 
 
@@ -45,6 +49,8 @@ class GuardedClient(Client):
         self._require_tls = require_tls
         self._tries: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         """The tasks that connect again, the one of now and those before it."""
+        self._sinks: dict[int, OnMessage] = {}
+        self._statuses: dict[bytes, dict[str, str] | None] = {}
 
     @staticmethod
     def own_options() -> dict[str, Any]:
@@ -83,6 +89,27 @@ class GuardedClient(Client):
             return False
         return True
 
+    async def send_all(self, messages: Iterable[Sent], headers: bytes = b"") -> bool:
+        """Hand over several at once, each with these headers (as `header_block` writes them).
+
+        False, and none of them was, when there is no connection.
+        """
+        if not self.is_connected or self.is_draining_pubs or self._flush_queue is None:
+            return False
+        size = len(headers)
+        parts: list[bytes] = []
+        for subject, payload, reply in messages:
+            where = f"{subject} {reply}" if reply else subject
+            if headers:
+                line = f"HPUB {where} {size} {size + len(payload)}\r\n"
+            else:
+                line = f"PUB {where} {len(payload)}\r\n"
+            parts += (line.encode(errors="surrogateescape"), headers, payload, b"\r\n")
+        await self._send_command(b"".join(parts))
+        if self._flush_queue.empty():
+            await self._flush_pending()
+        return True
+
     async def room(self) -> bool:
         """Let others run, and wait while the socket takes nothing; False when it never does."""
         await asyncio.sleep(0)
@@ -97,10 +124,10 @@ class GuardedClient(Client):
     async def subscribe_all(
         self, subject: str, on_message: OnMessage, queue: str = ""
     ) -> Subscription:
-        """Subscribe without the client's own limits: who subscribes here bounds by itself."""
-        return await self.subscribe(
-            subject, queue, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        """Subscribe without the client's own queue, task and limits: each message goes straight to
+        `on_message`, which bounds by itself."""
+        self._sinks[self._sid + 1] = on_message  # the number `subscribe` is about to take
+        return await self.subscribe(subject, queue)
 
     async def unsubscribe_gently(self, subscription: Subscription, timeout: float) -> None:
         """Unsubscribe, once everything that was under way has reached the callback.
@@ -196,6 +223,24 @@ class GuardedClient(Client):
             _sid=sid,
         )
 
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        # The client's queue, task and books for each message take as long as all of the engine.
+        sink = self._sinks.get(sid)
+        if sink is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        read = await self._process_headers(headers) if headers else None
+        try:
+            sink(self._build_message(sid, subject, reply, data, read))
+        except Exception as error:  # it would end the reader
+            await self._error_cb(error)
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._sinks.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         # One malformed header block ends the reader otherwise. The body is still delivered: only
         # who sees a message can park it.
@@ -203,11 +248,20 @@ class GuardedClient(Client):
         # took a sixth of the time of consuming.
         if not headers or (headers.startswith(_OWN_HEADER) and headers.count(b"\r\n") == 3):
             return None
+        # A status alone ("404 Message Not Found") is read once: of a thousand look-ups almost all
+        # are answered by the same one.
+        known = self._statuses.get(headers)
+        if known is not None:
+            return known
         try:
-            return await super()._process_headers(headers)
+            read = await super()._process_headers(headers)
         except Exception as error:
             _log.warning("a message with a malformed header block: %r", error)
             return None
+        alone = headers.startswith(_STATUS_PREFIX) and headers.count(b"\r\n") == 2
+        if alone and len(headers) < _SHORT and len(self._statuses) < _SHORT:
+            self._statuses[headers] = read
+        return read
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # A PING is written past the commands that wait: its PONG would prove nothing about them,

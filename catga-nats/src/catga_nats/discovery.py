@@ -142,7 +142,7 @@ class KvNodes(NodeStore):
         the bucket every heartbeat would reach everybody.
         """
 
-        async def heard(_: Msg) -> None:
+        def heard(_: Msg) -> None:
             wake()
 
         async def reconnected() -> None:

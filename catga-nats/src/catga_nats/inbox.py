@@ -20,7 +20,8 @@ __all__ = ["KvInbox", "read_last", "record_subject", "token", "tx_record_subject
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _TIMEOUT = 5.0
-_FIRST = {"Nats-Expected-Last-Subject-Sequence": "0"}
+_DONE = Done()
+_FIRST = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
 _NO_MESSAGE = 10037
 _WRONG_SEQUENCE = 10071
 """Error codes. Source: nats-server 2.15, `server/errors.json`."""
@@ -95,13 +96,9 @@ class KvInbox(InboxStore):
     async def record(self, records: Sequence[Record]) -> list[SettleResult]:
         """Write each, all in one round trip; what is there stays."""
         answers = Batch(self._connection.mux)
-        for count, record in enumerate(records, 1):
-            subject = record_subject(record.key)
-            reply, body = answers.expect(subject), record.response or b""
-            if not await self._connection.client.send(subject, body, reply, _FIRST):
-                answers.unsent()
-            if count % 256 == 0:
-                await self._connection.client.room()
+        await answers.send(
+            [(record_subject(each.key), each.response or b"") for each in records], _FIRST
+        )
         return [_recorded(answer) for answer in await answers.wait(_TIMEOUT)]
 
 
@@ -128,7 +125,9 @@ def _recorded(answer: Answer) -> SettleResult:
         return Unknown(missing_error(answer, "writing a completion record"))
     if (answer.headers or {}).get("Status") == "503":
         return Unknown(ConnectionLost("nobody stores completion records now"))
+    if b'"error"' not in answer.data:
+        return _DONE
     error = msgspec.json.decode(answer.data).get("error")
     if error and error.get("err_code") != _WRONG_SEQUENCE:
         return Unknown(TransportError(f"a completion record was refused: {error['description']}"))
-    return Done()  # also when it was there before
+    return _DONE  # also when it was there before

@@ -7,7 +7,7 @@ import contextlib
 from nats.aio.msg import Msg
 
 from catga.errors import ConfigurationError
-from catga.spi import LEASE_MARGIN, Clock, Delivery, Kind, Source, Subject, parse_subject
+from catga.spi import LEASE_MARGIN, Delivery, Kind, Source, Subject, parse_subject
 from catga_nats.headers import carried, shown
 
 __all__ = ["Reader", "ack_tokens"]
@@ -27,10 +27,7 @@ def ack_tokens(reply: str) -> tuple[int, str]:
 class Reader:
     """Reads for one source; its few subjects are parsed once."""
 
-    def __init__(
-        self, source: Source, clock: Clock, lease: float, *, all_headers: bool = False
-    ) -> None:
-        self._clock = clock
+    def __init__(self, source: Source, lease: float, *, all_headers: bool = False) -> None:
         self._lease = lease * (1 - LEASE_MARGIN)
         self._all_headers = all_headers
         self.lease = lease
@@ -38,13 +35,14 @@ class Reader:
         self._fallback = Subject(source.namespace, Kind.LOG, source.type)
         self._subjects: dict[str, Subject] = {}
 
-    def read(self, message: Msg) -> Delivery:
-        """Return the delivery; its lease ends here before the server gives it to another."""
+    def read(self, message: Msg, now: float) -> Delivery:
+        """Return the delivery that came just now; its lease ends here before the server gives it
+        to another."""
         subject = self._subjects.get(message.subject)
         if subject is None:
             subject = self._parse(message.subject)
         attempt, sequence = ack_tokens(message.reply)
-        until = self._clock.monotonic() + self._lease
+        until = now + self._lease
         delivery = Delivery(subject, message.data, attempt, sequence, until, message.reply)
         if message.headers:
             before, delivery.replays = carried(message.headers)

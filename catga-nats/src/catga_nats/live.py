@@ -69,10 +69,10 @@ class LiveSubscription(Subscription):
         self._open.append(await client.subscribe_all(pattern, on_message, group))
         await self._connection.confirm(pattern)
 
-    async def _on_message(self, subject: Subject, message: Msg) -> None:
+    def _on_message(self, subject: Subject, message: Msg) -> None:
         self._put(Delivery(subject, message.data, 1, "", math.inf, None, message.headers))
 
-    async def _on_reply(self, message: Msg) -> None:
+    def _on_reply(self, message: Msg) -> None:
         try:
             subject = parse_subject(message.subject)
         except ConfigurationError:

@@ -34,6 +34,7 @@ class Missing(Enum):
 Answer: TypeAlias = "Msg | Missing"
 Ask: TypeAlias = tuple[str, bytes]
 """Subject and payload."""
+_TOGETHER = 256
 
 
 class Batch:
@@ -63,11 +64,29 @@ class Batch:
         if self._left == 0 and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    async def send(self, asks: Sequence[Ask], headers: bytes = b"") -> None:
+        """Expect an answer to each, and send them all, so many at a time that others have room."""
+        client = self._mux.client
+        for start in range(0, len(asks), _TOGETHER):
+            part = [(where, what, self.expect(where)) for where, what in asks[start:][:_TOGETHER]]
+            if not await client.send_all(part, headers):  # known at once: nothing came between
+                self._mux.forget(self._keys[start:])
+                for index in range(start, len(self.answers)):
+                    self.put(index, Missing.UNSENT)
+            if len(asks) > start + _TOGETHER:
+                await client.room()
+
     def unsent(self) -> None:
         """The request of the last `expect` did not leave."""
         self._mux.forget(self._keys[-1:])
         if self.answers[-1] is not Missing.DISCONNECTED:  # counted when the connection broke
             self.put(len(self.answers) - 1, Missing.UNSENT)
+
+    def all_unsent(self) -> None:
+        """None of the requests left."""
+        self._mux.forget(self._keys)
+        self.answers = [Missing.UNSENT] * len(self.answers)
+        self._left = 0
 
     async def wait(self, timeout: float) -> list[Answer]:
         """Return all answers, in order, at most `timeout` seconds from now."""
@@ -133,7 +152,7 @@ class Mux:
 
     def __init__(self, client: GuardedClient, clock: Clock) -> None:
         self.clock = clock
-        self._client = client
+        self.client = client
         self._prefix = client.new_inbox() + "."
         self._counter = itertools.count(1)
         self._pending: dict[str, tuple[Batch | Series, int, str]] = {}
@@ -141,7 +160,7 @@ class Mux:
 
     async def start(self) -> None:
         """Subscribe to the answers."""
-        await self._client.subscribe_all(f"{self._prefix}*", self._on_answer)
+        await self.client.subscribe_all(f"{self._prefix}*", self._on_answer)
 
     def enter(self, batch: Batch | Series, index: int, subject: str, again: str = "") -> str:
         """Make room in the table for one answer; return its reply subject (`again`: that one)."""
@@ -154,7 +173,7 @@ class Mux:
         for key in keys:
             self._pending.pop(key, None)
 
-    async def _on_answer(self, message: Msg) -> None:
+    def _on_answer(self, message: Msg) -> None:
         entry = self._pending.pop(message.subject, None)
         if entry is not None:
             entry[0].put(entry[1], message)
@@ -175,9 +194,5 @@ class Mux:
     async def ask(self, asks: Sequence[Ask], timeout: float) -> list[Answer]:
         """Send every request, return every answer in the same order."""
         batch = Batch(self)
-        for count, (subject, payload) in enumerate(asks, 1):
-            if not await self._client.send(subject, payload, batch.expect(subject)):
-                batch.unsent()
-            if count % 256 == 0:
-                await self._client.room()
+        await batch.send(asks)
         return await batch.wait(timeout)

@@ -68,6 +68,7 @@ class PullSubscription(Subscription):
         self._connection = connection
         self._api = api
         self._clock = runtime.clock
+        self._spawn = runtime.spawn
         self._source = source
         self._consumer = consumer
         self._stream = stream or names.log_stream(source.namespace)
@@ -211,21 +212,20 @@ class PullSubscription(Subscription):
 
     # -- coming in
 
-    async def _on_message(self, message: Msg) -> None:
-        self._heard = self._clock.monotonic()
+    def _on_message(self, message: Msg) -> None:
+        now = self._heard = self._clock.monotonic()
         if not message.reply.startswith("$JS.ACK."):
-            await self._on_status(message)
+            headers = message.headers or {}
+            if headers.get("Status") != "100":
+                self._spawn(self._on_status(message, headers), f"{self._consumer}: status")
             return
         self._asked -= 1
         if self._asked <= 0:
             self._forget_requests()
-        self._mailbox.put(self._reader.read(message))
+        self._mailbox.put(self._reader.read(message, now))
 
-    async def _on_status(self, message: Msg) -> None:
-        headers = message.headers or {}
+    async def _on_status(self, message: Msg, headers: dict[str, str]) -> None:
         status = headers.get("Status", "")
-        if status == "100":
-            return
         size, _ = self._requests.pop(message.subject, (0, 0.0))
         left = headers.get("Nats-Pending-Messages", "")
         self._asked = max(0, self._asked - (int(left) if left.isdigit() else size))

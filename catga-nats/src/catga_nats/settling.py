@@ -17,12 +17,14 @@ from catga.spi import (
     SettleResult,
     Unknown,
 )
+from catga_nats.client import Sent
 from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
 from catga_nats.mux import Answer, Batch, Missing
 
 __all__ = ["Settler", "ack_payload"]
 
+_DONE, _LOST = Done(), Lost()
 _CONFIRM_SECONDS = 2.0
 """A server that was killed has forgotten some of its last deliveries, and never answers them."""
 _REASON_SINCE = (2, 10, 4)
@@ -80,12 +82,13 @@ class Settler:
         for delivery in [each for each in self._held if each.lease_until <= now]:
             self._take(delivery)
 
-    def _take(self, delivery: Delivery) -> str | None:
+    def _take(self, delivery: Delivery, now: float | None = None) -> str | None:
         """Return the ack subject, for this once; None when the delivery is not ours any more."""
         subject: str | None = delivery.token
         delivery.token = None
         self._held.discard(delivery)
-        return subject if delivery.lease_until > self._clock.monotonic() else None
+        now = self._clock.monotonic() if now is None else now
+        return subject if delivery.lease_until > now else None
 
     def _restore(self, delivery: Delivery, subject: str) -> None:
         """It is not known whether the server heard it: it may be settled again."""
@@ -95,24 +98,29 @@ class Settler:
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
         """Settle each; those to be confirmed are waited for together."""
         client, version = self._connection.client, self._connection.version
-        results: list[SettleResult] = [Lost()] * len(batch)
+        results: list[SettleResult] = [_LOST] * len(batch)
         confirming = Batch(self._connection.mux)
         waiting: list[tuple[int, str]] = []
+        saying: list[Sent] = []
+        taken: list[tuple[int, str]] = []
+        now = self._clock.monotonic()
         for place, entry in enumerate(batch):
-            subject = self._take(entry.delivery)
+            subject = self._take(entry.delivery, now)
             if subject is None:
                 continue
             reply = ""
             if entry.confirm:
                 reply = confirming.expect(subject)
                 waiting.append((place, subject))
-            if await client.send(subject, ack_payload(entry.outcome, version), reply):
-                results[place] = Done()
-            elif reply:
-                confirming.unsent()
-            else:
+            taken.append((place, subject))
+            saying.append((subject, ack_payload(entry.outcome, version), reply))
+            results[place] = _DONE
+        if saying and not await client.send_all(saying):
+            confirming.all_unsent()
+            for place, subject in taken:
                 results[place] = Unknown(ConnectionLost("not connected: nothing was settled"))
-                self._restore(entry.delivery, subject)
+                self._restore(batch[place].delivery, subject)
+            return results
         answers = await confirming.wait(_CONFIRM_SECONDS)
         for (place, subject), answer in zip(waiting, answers, strict=True):
             error = _unconfirmed(answer)

@@ -200,7 +200,7 @@ class NatsTransport(Transport):
         if source.ephemeral:
             name = f"{self._runtime.instance}-{next(self._numbers)}={source.type}"
             await self._provisioner.create_ephemeral(source, name)
-        reader = Reader(source, self._runtime.clock, self._provisioner.lease(source, name))
+        reader = Reader(source, self._provisioner.lease(source, name))
         overflow = None
         if not source.ephemeral:  # such a group has no subject of its own
             limit = self._provisioner.unsettled_limit(source, name)
@@ -243,7 +243,7 @@ class NatsTransport(Transport):
 
     def _reading(self, connection: Connection, way: Way) -> PullSubscription:
         source = Source(way.stream, way.consumer, way.consumer, durable=True)
-        reader = Reader(source, self._runtime.clock, WAITING_LEASE, all_headers=True)
+        reader = Reader(source, WAITING_LEASE, all_headers=True)
         return PullSubscription(
             connection,
             self._api,
