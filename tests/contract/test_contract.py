@@ -7,7 +7,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from catga.testing import ServerProcess
-from catga.testing.contract import TransportContract
+from catga.testing.contract import (
+    CompletionContract,
+    DerivedIdsContract,
+    ExactlyOnceContract,
+    RequestsContract,
+    TransportContract,
+)
 from catga.testing.harness import Harness
 
 Restarting = Callable[[ServerProcess], Callable[[], Awaitable[None]]]
@@ -48,3 +54,22 @@ class TestRedis(TransportContract):
             small_buffer=50,
             restart=restarting(redis),
         )
+
+
+class TestNatsWithRedisInbox(
+    ExactlyOnceContract, CompletionContract, DerivedIdsContract, RequestsContract
+):
+    """QoS 2 with the records of one transport and the messages of another."""
+
+    @pytest.fixture
+    def harness(self, nats: ServerProcess, redis: ServerProcess) -> Harness:
+        return Harness(url=nats.url, time_scale=0.2, inbox=redis.url)
+
+
+class TestRedisWithNatsInbox(CompletionContract):
+    """And the other way round."""
+
+    @pytest.fixture
+    def harness(self, nats: ServerProcess, redis: ServerProcess) -> Harness:
+        settings = {"reclaim_interval": 0.1, "trim_interval": 0.1}
+        return Harness(url=redis.url, time_scale=0.2, settings=settings, inbox=nats.url)

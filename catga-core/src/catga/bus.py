@@ -28,6 +28,7 @@ from catga.model.qos import QualityOfService
 from catga.model.subject import Subject, check_token
 from catga.plan import Plan, make_handlers
 from catga.plugins import Catalog, installed_catalog
+from catga.records import with_records_at
 from catga.router import Router
 from catga.session import Session
 from catga.settings import parse_url, resolve_settings
@@ -57,6 +58,7 @@ class Bus(Router):
     * `namespace` keeps applications on one broker apart.
     * `consume=False` only publishes: handlers are not started.
     * `publishes` are types to check and prepare at the start instead of at their first publish.
+    * `inbox` is the URL of another transport, to keep the completion records of QoS 2 there.
     * `node` makes it a node that others see (`bus.discovery`) while it runs: True, or a `Node` that
       describes it. It registers when everything else has started, renews its lease, and leaves
       when the bus drains.
@@ -74,6 +76,7 @@ class Bus(Router):
         namespace: str = "catga",
         consume: bool = True,
         publishes: Sequence[type] = (),
+        inbox: str | None = None,
         node: Node | bool = False,
         settings: Mapping[str, object] | None = None,
         parts: Parts | None = None,
@@ -85,6 +88,7 @@ class Bus(Router):
         self._address, self._query = parse_url(url)
         self._consume = consume
         self._publishes = tuple(publishes)
+        self._inbox = inbox
         self._node = _described(node, service)
         self._code = dict(settings or {})
         self._middleware: list[Middleware] = []
@@ -163,8 +167,13 @@ class Bus(Router):
         settings = resolved.core
         handlers = make_handlers(self.registrations, self._registry, settings, self.group)
         wait = settings.wait_handled
+        transport = descriptor.factory(self._address, resolved.transport, resolved.explicit)
+        if self._inbox is not None:
+            transport = with_records_at(
+                self._inbox, transport, descriptor, catalog, settings.accept_risk
+            )
         return Plan(
-            transport=descriptor.factory(self._address, resolved.transport, resolved.explicit),
+            transport=transport,
             settings=settings,
             wait_handled=descriptor.waits_for_handlers if wait is None else wait,
             clock=self._clock,

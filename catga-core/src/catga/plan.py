@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from catga.codecs import TypeRegistry, WireType
+from catga.engine.elsewhere import RecordsElsewhere
 from catga.engine.handling import Handler, check_handlers
 from catga.errors import CapabilityError, ConfigurationError
 from catga.ground.clock import Clock
@@ -61,6 +62,7 @@ class Plan:
         return exactly_once_words(
             atomic=Capability.ATOMIC in self.transport.capabilities,
             transport=self.transport_name,
+            records=self.transport.shown if isinstance(self.transport, RecordsElsewhere) else "",
             window=self.settings.window,
             ttl=self.settings.completion_ttl.total_seconds(),
         )

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from catga.errors import CapabilityError, ConfigurationError
-from catga.spi import EventKind, Mode, QualityOfService, Source, Topology
+from catga.spi import EventKind, Mode, QualityOfService, Records, Source, Topology
 from catga_nats import names
 from catga_nats.api import Call, JetStreamApi, Result
 from catga_nats.connection import Connection
@@ -48,6 +48,9 @@ class Provisioner:
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Make sure of the streams and the durable consumers of this topology."""
         durable = [each for each in topology.sources if each.durable]
+        if topology.records is Records.ONLY:
+            await self._keep([self._wants.inbox(topology)], topology, mode)
+            return
         if not durable and not topology.publishes:
             return
         if self._wants.trims:
@@ -56,17 +59,23 @@ class Provisioner:
         things = self._wants.streams(
             topology, schedules=schedules, atomic=is_atomic(self._connection.version)
         )
-        configs = await self._ensure(things, mode)
-        if schedules and mode is Mode.CREATE:
-            configs[:1] = await self._with_schedules(configs[0], topology)
-        for config in configs:
-            self.streams[config["name"]] = config
-            self._accept(found_risks(config, topology), topology)
+        await self._keep(things, topology, mode, schedules=schedules and mode is Mode.CREATE)
         lasting = [each for each in durable if not each.ephemeral]
         things = [self._wants.consumer(source) for source in lasting]  # only now: for the stream
         for source, config in zip(lasting, await self._ensure(things, mode), strict=True):
             self._note(source, names.consumer(source), config)
             self._accept(consumer_risks(config), topology)
+
+    async def _keep(
+        self, things: Sequence[Thing], topology: Topology, mode: Mode, *, schedules: bool = False
+    ) -> None:
+        """Make sure of the streams, and of what they are worth; with `schedules` of the first."""
+        configs = await self._ensure(things, mode)
+        if schedules:
+            configs[:1] = await self._with_schedules(configs[0], topology)
+        for config in configs:
+            self.streams[config["name"]] = config
+            self._accept(found_risks(config, topology), topology)
 
     async def _with_schedules(
         self, has: dict[str, Any], topology: Topology

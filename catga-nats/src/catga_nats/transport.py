@@ -22,6 +22,7 @@ from catga.spi import (
     NodeStore,
     Outgoing,
     PublishResult,
+    Records,
     Rejected,
     Runtime,
     Source,
@@ -163,7 +164,8 @@ class NatsTransport(Transport):
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Create or verify streams, the bucket of completion records, and consumers."""
         self._need()
-        if topology.publishes or any(source.durable for source in topology.sources):
+        records = topology.records is Records.ONLY
+        if records or topology.publishes or any(each.durable for each in topology.sources):
             self._capabilities.require(Capability.AT_LEAST_ONCE, "storing messages")
         await self._provisioner.prepare(topology, mode)
         self._publisher.for_ever = math.isinf(topology.dedupe_window)

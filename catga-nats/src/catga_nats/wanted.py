@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from catga.errors import ConfigurationError
-from catga.spi import QualityOfService, Source, Start, Topology
+from catga.spi import QualityOfService, Records, Source, Start, Topology
 from catga_nats import names
 from catga_nats.reconcile import Thing
 from catga_nats.settings import NatsSettings, nanoseconds
@@ -53,8 +53,9 @@ class Wants:
             self.log(topology, schedules=schedules),
             self._dead(topology),
         ]
-        if topology.qos is QualityOfService.EXACTLY_ONCE:
-            things.append(self._inbox(topology))
+        here = topology.records is Records.HERE
+        if here and topology.qos is QualityOfService.EXACTLY_ONCE:
+            things.append(self.inbox(topology))
             if atomic:
                 things.append(self._transactions(topology))
         return things
@@ -131,7 +132,7 @@ class Wants:
         config = {**thing.config, "allow_direct": True}  # read in batches
         return attrs.evolve(thing, config=config, preferred=frozenset({"allow_direct"}))
 
-    def _inbox(self, topology: Topology) -> Thing:
+    def inbox(self, topology: Topology) -> Thing:
         """The bucket of completion records: the stream a KV client would make."""
         namespace = topology.namespace
         config = {

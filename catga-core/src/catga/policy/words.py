@@ -9,13 +9,18 @@ __all__ = ["exactly_once_words", "span"]
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
-def exactly_once_words(*, atomic: bool, transport: str, window: float, ttl: float) -> str:
+def exactly_once_words(
+    *, atomic: bool, transport: str, window: float, ttl: float, records: str = ""
+) -> str:
     """Return the mode, W and D: `exactly once [atomic: redis] W=10 min D=24 h`.
 
     `atomic`: what a handler writes through its transaction is committed with its completion;
-    windowed: a crash in mid-handler can repeat its effects. Times in seconds.
+    windowed: a crash in mid-handler can repeat its effects. `records` is where these are when it
+    is not beside the messages. Times in seconds.
     """
     mode = "atomic" if atomic else "windowed"
+    if records:
+        transport = f"{transport}, records at {records}"
     return f"exactly once [{mode}: {transport}] W={span(window)} D={span(ttl)}"
 
 

@@ -35,6 +35,8 @@ class Resolved:
     """An instance of the descriptor's `settings`."""
     explicit: frozenset[str]
     """The keys that somebody gave, of both; all others have their defaults."""
+    core_keys: frozenset[str]
+    """All keys of the core's."""
 
 
 @attrs.frozen
@@ -76,6 +78,7 @@ def resolve_settings(
         core=_build(Settings, core, values, given),
         transport=_build(descriptor.settings, own, values, given),
         explicit=frozenset(given),
+        core_keys=frozenset(core),
     )
 
 

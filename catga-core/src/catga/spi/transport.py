@@ -35,6 +35,7 @@ __all__ = [
     "EventKind",
     "Health",
     "Mode",
+    "Records",
     "Runtime",
     "Source",
     "Start",
@@ -138,6 +139,17 @@ class Source:
     """After so many the engine parks it; a server-side limit must lie well above."""
 
 
+class Records(StrEnum):
+    """Where the completion records of a bus are, seen from one transport."""
+
+    HERE = "here"
+    """Beside its messages."""
+    ELSEWHERE = "elsewhere"
+    """Another transport has them."""
+    ONLY = "only"
+    """It has nothing but them: there are neither `publishes` nor `sources`."""
+
+
 @attrs.frozen
 class Topology:
     """Everything a bus needs on the broker, for `prepare`."""
@@ -159,6 +171,7 @@ class Topology:
     retention: float = float("inf")
     """Seconds for which a stored message stays at the least. What is older, older than W, and
     settled by every declared group may be removed; nothing else ever is."""
+    records: Records = Records.HERE
 
 
 class Subscription(ABC):

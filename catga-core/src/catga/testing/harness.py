@@ -16,6 +16,7 @@ from catga.ground.tasks import finish
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.qos import QualityOfService
 from catga.plugins import Catalog, installed_catalog
+from catga.records import with_records_at
 from catga.settings import parse_url, resolve_settings
 from catga.spi import Transport, TransportDescriptor
 from catga.testing.stage import NotShown, Stage
@@ -47,6 +48,7 @@ class Harness:
       namespace to less than 4 MB.
     * `small_buffer` is how many QoS 0 messages wait for one listener under `small`.
     * `restart` ends the broker the hard way and starts it again on its data.
+    * `inbox` is the URL of another transport, to keep the completion records there.
     * `catalog` replaces the installed plugins (a plugin that is not installed, or a wrong one).
     """
 
@@ -59,6 +61,7 @@ class Harness:
     full: Mapping[str, Any] | None = None
     catalog: Catalog | None = None
     restart: Callable[[], Awaitable[None]] | None = None
+    inbox: str | None = attrs.field(default=None, repr=False)
     not_shown: dict[str, str] = attrs.field(factory=dict, init=False)
     """Laws that could not be shown here, with what was missing. Never skipped in silence."""
     left_behind: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -107,7 +110,10 @@ class Harness:
         address, query = parse_url(url or self.url)
         given = {**self.settings, **settings}
         resolved = resolve_settings(self.descriptor, query, os.environ, given)
-        return self.descriptor.factory(address, resolved.transport, resolved.explicit)
+        transport = self.descriptor.factory(address, resolved.transport, resolved.explicit)
+        if self.inbox is None:
+            return transport
+        return with_records_at(self.inbox, transport, self.descriptor, self.plugins)
 
     def clock(self) -> Clock:
         """Return a clock for one law."""

@@ -161,6 +161,7 @@ class Stage(Pace):
             **(settings or {}),
         }
         arguments: dict[str, Any] = {"service": "law", "namespace": self.namespace, **more}
+        arguments.setdefault("inbox", self.harness.inbox)
         catalog, own = self.harness.plugins, self.harness.descriptor
         tapped = attrs.evolve(
             own, factory=lambda *parts: TappedTransport(own.factory(*parts), self.tap)
