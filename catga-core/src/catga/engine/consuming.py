@@ -30,6 +30,7 @@ from catga.model.outcome import Drained
 from catga.model.qos import QualityOfService
 from catga.spi import (
     Ack,
+    Completion,
     Conflict,
     Delivery,
     EventKind,
@@ -95,9 +96,8 @@ class Consumer:
             self._outcomes.once = Once(
                 inbox,
                 self._s.clock,
-                namespace=source.namespace,
-                group=source.group,
-                type_=source.type,
+                key=Completion(source.namespace, source.group, source.type, ""),
+                answers=self.handler.is_request,
             )
         feed.settler = Settler(
             feed,
@@ -169,11 +169,13 @@ class Consumer:
                 continue
             (once if work.exactly and self._outcomes.once is not None else ready).append(work)
         if once and self._outcomes.once is not None:
-            to_handle, completed, unclear = await self._outcomes.once.admit(once)
-            ready += to_handle
-            for work in completed:
+            admitted = await self._outcomes.once.admit(once)
+            ready += admitted.to_handle
+            for work in admitted.completed:
                 self._outcomes.decide(work, Ack())
-            for work in unclear:
+            if admitted.failed:
+                await self._outcomes.fail_again(admitted.failed)
+            for work in admitted.unclear:
                 self._outcomes.decide(work, Nack(_PAUSE))
         self._queue(ready)
 

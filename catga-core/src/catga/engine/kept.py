@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import attrs
 
+from catga.engine.once import failure_of
 from catga.errors import CatgaError
 from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner
-from catga.spi import Completion, Transport
+from catga.spi import Completion, InboxStore, Transport
 
 __all__ = ["KeptResponses"]
 
@@ -87,7 +88,7 @@ class KeptResponses:
         inbox = self._transport.inbox
         try:
             keys = [search.key for search in due.values()]
-            found = [None] * len(keys) if inbox is None else await inbox.responses(keys)
+            found = [None] * len(keys) if inbox is None else await self._read(inbox, keys)
         except CatgaError as error:
             _log.debug("kept responses cannot be read now: %s", error)
             found = [None] * len(due)
@@ -98,3 +99,9 @@ class KeptResponses:
             if body is not None:
                 self.forget(waiter)
                 self._found(waiter, body)
+
+    @staticmethod
+    async def _read(inbox: InboxStore, keys: list[Completion]) -> list[bytes | None]:
+        """Return the response to each, or else how it failed."""
+        found = await inbox.responses([*keys, *map(failure_of, keys)])
+        return [a or b for a, b in zip(found[: len(keys)], found[len(keys) :], strict=True)]

@@ -9,28 +9,52 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import attrs
+
 from catga.engine.work import Work
 from catga.ground.clock import Clock
 from catga.spi import Completion, InboxStore, Record
 
-__all__ = ["Once"]
+__all__ = ["Admitted", "Once", "failure_of"]
 
 _log = logging.getLogger("catga")
 _PAUSE = 0.2
 _TRIES = 5
 
 
+def failure_of(key: Completion) -> Completion:
+    """Return the key under which it is kept how a request failed: no id of a message has a space.
+
+    It is no completion: a replay of the dead letter runs the handler, and may still complete it.
+    """
+    return attrs.evolve(key, message_id=f"{key.message_id} failed")
+
+
+@attrs.frozen
+class Admitted:
+    """What is to become of a batch of deliveries."""
+
+    to_handle: list[Work] = attrs.field(factory=list)
+    completed: list[Work] = attrs.field(factory=list)
+    failed: list[Work] = attrs.field(factory=list)
+    """Requests whose failure is kept: another copy, or this one before its letter was stored."""
+    unclear: list[Work] = attrs.field(factory=list)
+    """It cannot be told now."""
+
+
 class Once:
-    """Decides for one (group, type) which deliveries still have to be handled."""
+    """Decides for one (group, type) which deliveries still have to be handled.
+
+    `answers`: what it handles are requests, of which failures are kept as well.
+    """
 
     def __init__(
-        self, inbox: InboxStore, clock: Clock, *, namespace: str, group: str, type_: str
+        self, inbox: InboxStore, clock: Clock, *, key: Completion, answers: bool = False
     ) -> None:
+        self._of = key
+        self._answers = answers
         self._inbox = inbox
         self._clock = clock
-        self._namespace = namespace
-        self._group = group
-        self._type = type_
         self._in_hand: dict[str, list[Work]] = {}
 
     def record(self, work: Work) -> Record:
@@ -38,13 +62,20 @@ class Once:
         return Record(self._key(_id(work)), None if work.reply is None else work.reply.body)
 
     def _key(self, message_id: str) -> Completion:
-        return Completion(self._namespace, self._group, self._type, message_id)
+        of = self._of
+        return Completion(of.namespace, of.group, of.type, message_id)
 
-    async def admit(self, works: Sequence[Work]) -> tuple[list[Work], list[Work], list[Work]]:
-        """Sort deliveries into: to handle, completed before, and cannot be told now.
+    def failure(self, work: Work, body: bytes) -> Record:
+        """Return what is to be kept of a request that became a dead letter."""
+        return Record(failure_of(self._key(_id(work))), body)
 
-        A second copy of an id in hand is in none of the three: `after` brings it back.
-        """
+    async def failures(self, works: Sequence[Work]) -> list[bytes | None]:
+        """Return how each had failed. Raises `TransportError` when it cannot be told."""
+        return await self._inbox.responses([failure_of(self._key(_id(work))) for work in works])
+
+    async def admit(self, works: Sequence[Work]) -> Admitted:
+        """Sort deliveries; a second copy of an id in hand is not among them: `after` brings it
+        back."""
         fresh: list[Work] = []
         for work in works:
             message_id = _id(work)
@@ -54,17 +85,24 @@ class Once:
                 fresh.append(work)
             else:
                 waiting.append(work)
-        done = await self._look_up([_id(work) for work in fresh])
+        keys = [self._key(_id(work)) for work in fresh]
+        done = await self._look_up([*keys, *map(failure_of, keys)] if self._answers else keys)
         if done is None:
-            return [], [], fresh
-        to_handle = [work for work, known in zip(fresh, done, strict=True) if not known]
-        completed = [work for work, known in zip(fresh, done, strict=True) if known]
-        return to_handle, completed, []
+            return Admitted(unclear=fresh)
+        admitted = Admitted()
+        for place, work in enumerate(fresh):
+            if done[place]:
+                admitted.completed.append(work)
+            elif self._answers and done[place + len(keys)] and not work.delivery.replays:
+                admitted.failed.append(work)
+            else:
+                admitted.to_handle.append(work)
+        return admitted
 
     async def look_again(self, work: Work) -> bool | None:
         """Say whether a delivery that waited was completed elsewhere; None when it cannot be
         told."""
-        done = await self._look_up([_id(work)])
+        done = await self._look_up([self._key(_id(work))])
         return None if done is None else done[0]
 
     def after(self, work: Work, *, completed: bool) -> tuple[list[Work], list[Work]]:
@@ -76,10 +114,9 @@ class Once:
         self._in_hand[_id(first)] = rest
         return [first], []
 
-    async def _look_up(self, ids: list[str]) -> list[bool] | None:
-        if not ids:
+    async def _look_up(self, keys: list[Completion]) -> list[bool] | None:
+        if not keys:
             return []
-        keys = [self._key(message_id) for message_id in ids]
         for round_ in range(_TRIES):
             try:
                 return await self._inbox.completed(keys)

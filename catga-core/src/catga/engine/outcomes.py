@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from catga.engine.deadletters import describe
 from catga.engine.handling import Handler
@@ -12,7 +12,7 @@ from catga.engine.once import Once
 from catga.engine.services import Services
 from catga.engine.settling import Decision
 from catga.engine.work import State, Stop, Work
-from catga.errors import CodecError, LeaseLost
+from catga.errors import CatgaError, CodecError, LeaseLost
 from catga.model.retry import Reject, Retry
 from catga.policy import Park
 from catga.spi import Ack, Effects, Nack, Outgoing, Record
@@ -22,6 +22,8 @@ __all__ = ["Outcomes"]
 
 _log = logging.getLogger("catga")
 _ACK = Ack()
+_PAUSE = 0.5
+"""Seconds until what cannot be told is asked again."""
 
 
 class Outcomes:
@@ -102,8 +104,31 @@ class Outcomes:
         if work.feed.settler is None:
             self.off_hands(work, "dropped")
         else:
-            self.park(work, "the requester's deadline had passed", None)
+            attempt = work.delivery.attempt
+            when = "it was started: nothing was done" if attempt == 1 else f"attempt {attempt}"
+            error = TimeoutError(f"the deadline of the request had passed before {when}")
+            self.park(work, "the requester's deadline had passed", error)
         return True
+
+    async def fail_again(self, works: Sequence[Work]) -> None:
+        """Park requests that had failed before, and tell who asked what was kept of it."""
+        if self.once is None:
+            return
+        try:
+            kept = await self.once.failures(works)
+        except CatgaError as error:
+            _log.warning("the failures of requests cannot be read: %s", error)
+            kept = [None] * len(works)
+        for work, body in zip(works, kept, strict=True):
+            if body is None:
+                self.decide(work, Nack(_PAUSE))
+            else:
+                self._fail_as(work, body)
+
+    def _fail_as(self, work: Work, body: bytes) -> None:
+        if work.envelope is not None:
+            work.reply = self._services.responder.again(work.envelope, body)
+        self.park(work, "it had failed before", self._services.responder.told(body))
 
     def worn_out(self, work: Work) -> bool:
         """Say whether it has come too often to be run once more; if so it is dealt with."""
@@ -144,7 +169,17 @@ class Outcomes:
         )
         work.response = error
         work.state = State.SETTLING
-        work.feed.settler.add(Decision(work, Rejection(cause), dead_letter=letter))
+        record = self._failure(work, error)
+        work.feed.settler.add(Decision(work, Rejection(cause), record, dead_letter=letter))
+
+    def _failure(self, work: Work, error: BaseException | None) -> Record | None:
+        """Return what is kept of a request that fails for good: whoever asks again is told."""
+        if not self._answers or self.once is None or not work.exactly or work.envelope is None:
+            return None
+        if work.reply is None:
+            told = error or TimeoutError("it was not handled in time")
+            work.reply = self._services.responder.failure(work.envelope, told)
+        return None if work.reply is None else self.once.failure(work, work.reply.body)
 
     def decide(
         self,
@@ -166,17 +201,22 @@ class Outcomes:
         settled = self._services.signals.settled
         if settled is not None and work.context is not None:
             settled(work.context, word)
-        if word == "dead-letter":
+        parked = word == "dead-letter"
+        if parked and work.reply is None:
             self._respond(work, work.response or TimeoutError("it was not handled in time"))
         if not work.exactly:
             return
-        if word == "ack" and work.reply is not None:
+        if (parked or word == "ack") and work.reply is not None:
             self._services.responder.send(work.reply)
         if self.once is not None:
             to_handle, done = self.once.after(work, completed=word == "ack")
             for copy in done:
                 self.decide(copy, _ACK)
-            self._requeue(to_handle)
+            if parked and work.reply is not None:
+                for copy in to_handle:
+                    self._fail_as(copy, work.reply.body)
+            else:
+                self._requeue(to_handle)
 
     def _reply(self, work: Work) -> Outgoing | None:
         """Return the response as it will be kept and sent, if somebody asked."""

@@ -126,6 +126,25 @@ class Responder:
         """Hand a response over that is kept by now."""
         self._publisher.post(outgoing)
 
+    def failure(self, request: Envelope, error: BaseException) -> Outgoing | None:
+        """Return how it failed as it will be told, to be kept before that; None: nobody asked."""
+        subject = _reply_subject(request) if request.reply_to else None
+        return None if subject is None else self._failure(subject, request, error)
+
+    def again(self, request: Envelope, body: bytes) -> Outgoing | None:
+        """Return what was kept, as it will be told to who asks now; None: nobody asked."""
+        subject = _reply_subject(request) if request.reply_to else None
+        if subject is None:
+            return None
+        return Outgoing(subject, body, new_message_id(), QualityOfService.AT_MOST_ONCE)
+
+    def told(self, body: bytes) -> RemoteError | None:
+        """Return the error that a kept failure tells of; None when it cannot be read."""
+        try:
+            return _read_failure(self._codec, read_envelope(body))
+        except CodecError:
+            return None
+
     def _failure(self, subject: Subject, request: Envelope, error: BaseException) -> Outgoing:
         failure = _RemoteFailure(type(error).__name__, str(error)[:_ERROR_LIMIT])
         return self._outgoing(subject, request, _ERROR, self._codec.encode(failure))
@@ -143,6 +162,11 @@ class Responder:
         return Outgoing(
             subject, write_envelope(envelope), envelope.id, QualityOfService.AT_MOST_ONCE
         )
+
+
+def _read_failure(codec: Codec, envelope: Envelope) -> RemoteError:
+    failure = codec.decode(envelope.data, _RemoteFailure)
+    return RemoteError(failure.error, failure.message)
 
 
 def _reply_subject(request: Envelope) -> Subject | None:
@@ -264,8 +288,7 @@ class Requester:
         try:
             envelope = read_envelope(body, headers)
             if envelope.type == _ERROR:
-                failure = self._codec.decode(envelope.data, _RemoteFailure)
-                future.set_exception(RemoteError(failure.error, failure.message))
+                future.set_exception(_read_failure(self._codec, envelope))
             elif envelope.type == _RESPONSE:
                 future.set_result(envelope.data)
             else:

@@ -69,7 +69,7 @@ class Decision(Settle):
         self.confirm = work.exactly
         self.work = work
         self.record = record
-        """To be written before (or with) the acknowledgement."""
+        """To be written before (or with) the acknowledgement, or before the dead letter."""
         self.dead_letter = dead_letter
         """To be parked before the rejection."""
         self.effects = effects
@@ -146,7 +146,8 @@ class Settler:
             await self._settle(plain)
             return
         parking = [decision for decision in batch if decision.dead_letter is not None]
-        completing = [decision for decision in batch if decision.record is not None]
+        completing = [d for d in batch if d.record is not None and d.dead_letter is None]
+        await self._keep_failures([d for d in parking if d.record is not None])
         if parking and self._parks:
             plain += await self._park(parking)
         elif parking:
@@ -162,6 +163,20 @@ class Settler:
             plain += await self._record(apart)
         if plain:
             await self._settle(plain)
+
+    async def _keep_failures(self, batch: list[Decision]) -> None:
+        """Keep how requests failed before their dead letters are stored: from then on nobody has
+        the message any more who could."""
+        if not batch or self._inbox is None:
+            return
+        inbox = self._inbox
+
+        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
+            return await inbox.record([d.record for d in part if d.record is not None])
+
+        for result in await self._persist(batch, attempt, until_lease_ends=False):
+            if isinstance(result, Unknown):
+                _log.error("how a request failed could not be kept: %s", result.error)
 
     async def _park(self, batch: list[Decision]) -> list[Decision]:
         """Store the dead letters and settle, in one step; what could not be stored is nacked."""

@@ -14,7 +14,7 @@ from catga.testing.stage import Stage
 
 __all__ = ["CompletionContract"]
 
-_IDS = ["m-1", "a.b.c", "*", ">", "a:b/c?d#e", "{x}", "=", "~" * 128, "M-1", "m-1 ".strip() + "%"]
+_IDS = ["m-1", "a.b.c", "*", ">", "a:b/c?d#e", "{x}", "=", "~" * 128, "M-1", "m-1%", "m-1 failed"]
 
 
 class CompletionContract:

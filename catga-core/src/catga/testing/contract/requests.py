@@ -6,7 +6,8 @@ import asyncio
 import itertools
 
 from catga.bus import Bus
-from catga.errors import RequestTimeout
+from catga.errors import RemoteError, RequestTimeout
+from catga.model.capability import Capability
 from catga.spi import Kind, Outgoing
 from catga.testing.contract.messages import Paid
 from catga.testing.harness import law
@@ -78,6 +79,94 @@ class RequestsContract:
         replies = [out for out, _ in stage.tap.published if out.subject.kind is Kind.REPLY]
         assert len(replies) == 1
 
+    # ---- failures
+
+    @law(qos=2)
+    async def test_a_repeated_request_that_failed_gets_the_same_error(self, stage: Stage) -> None:
+        """QoS 2, sixth law: how a request ended in a dead letter is kept as well: whoever asks
+        again, also because the answer was lost, is told the same; the handler does not run."""
+        bus = stage.bus(settings={"attempts": 2})
+        asker = stage.bus(service="asker", consume=False)
+        calls = _fail(bus)
+        stage.tap.lost.add(Kind.REPLY)
+        async with stage.running(bus, asker):
+            request = Paid(1)
+            for each in (asker, asker, bus):
+                asked = each.request(Paid(1), to="law", message_id=request.message_id, timeout=20.0)
+                with raises(RemoteError) as told:
+                    await stage.wait(asked)
+                assert told.value.type_name == "ValueError"
+                assert "call 2" in str(told.value)
+        assert calls == [1, 1]
+        assert len(stage.tap.stored(Kind.DEAD)) == 1
+
+    @law(qos=2)
+    async def test_another_copy_of_a_request_that_failed_is_parked_and_not_run(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, sixth law: also where the broker knows the id no more, and after a crash between
+        the error that was kept and the dead letter: nothing is lost, and nothing runs again."""
+        transport = await stage.transport()
+        bus = stage.bus(settings={"attempts": 1})
+        calls = _fail(bus)
+        async with stage.running(bus):
+            with raises(RemoteError):
+                await stage.wait(bus.request(Paid(1), timeout=20.0))
+            copy = _request(stage)
+            again = stage.out("Paid", copy.body, qos=2, kind=Kind.REDO, group="law")
+            await stage.store(transport, again)
+            await stage.until(lambda: bus.counts()["law/Paid"].get("dead-letter") == 2)
+        assert calls == [1]
+        letters = stage.tap.stored(Kind.DEAD)
+        assert len(letters) == 2
+        assert all(b"call 1" in letter.body for letter in letters)
+        replies = [out for out, _ in stage.tap.published if out.subject.kind is Kind.REPLY]
+        assert len(replies) == 2, "who asks again is told at once"
+
+    @law(qos=2, needs=[Capability.DEAD_LETTERS])
+    async def test_a_replay_of_a_request_that_failed_runs_it(self, stage: Stage) -> None:
+        """QoS 2, sixth law, and dead letters: a failure that is kept is no completion: when a
+        replay succeeds, whoever asks again gets the response."""
+        bus, calls = stage.bus(settings={"attempts": 1}), list[int]()
+
+        @bus.handle(Paid)
+        async def answer(paid: Paid) -> int:
+            calls.append(paid.number)
+            if len(calls) == 1:
+                raise ValueError("not yet")
+            return 7
+
+        async with stage.running(bus):
+            request = Paid(1)
+            with raises(RemoteError):
+                await stage.wait(bus.request(request, timeout=20.0))
+            await stage.wait(_replay(bus))
+            await stage.until(lambda: bus.counts()["law/Paid"].get("ack") == 1)
+            assert await stage.wait(bus.request(request, timeout=20.0)) == 7
+        assert calls == [1, 1]
+
+    @law(qos=2)
+    async def test_a_request_that_expired_is_answered_when_it_is_asked_again(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, sixth law: nobody had begun on it when its time was over: who asks again is told
+        so, and that nothing was done."""
+        asker = stage.bus(service="asker", consume=False)
+        request = Paid(1)
+        async with stage.running(asker):
+            with raises(RequestTimeout):
+                await stage.wait(asker.request(request, to="law", timeout=0.05))
+            bus = stage.bus()
+            calls = _answer(bus)
+            async with stage.running(bus):
+                await stage.until(lambda: bus.counts()["law/Paid"].get("dead-letter"))
+                for _ in range(2):
+                    with raises(RemoteError) as told:
+                        await stage.wait(asker.request(request, to="law", timeout=20.0))
+                    assert "nothing was done" in str(told.value)
+        assert calls == []
+        assert len(stage.tap.stored(Kind.DEAD)) == 1
+
 
 def _answer(bus: Bus, finish: asyncio.Event | None = None) -> list[int]:
     """Let the bus answer with the number of the call; return the list of what it was asked."""
@@ -92,6 +181,24 @@ def _answer(bus: Bus, finish: asyncio.Event | None = None) -> list[int]:
         return next(count)
 
     return calls
+
+
+def _fail(bus: Bus) -> list[int]:
+    """Let the bus fail with the number of the call; return the list of what it was asked."""
+    calls: list[int] = []
+
+    @bus.handle(Paid)
+    async def fail(paid: Paid) -> int:
+        calls.append(paid.number)
+        raise ValueError(f"call {len(calls)}")
+
+    return calls
+
+
+async def _replay(bus: Bus) -> None:
+    letters = [letter async for letter in bus.dead_letters.find()]
+    assert len(letters) == 1
+    await bus.dead_letters.replay(letters)
 
 
 def _request(stage: Stage) -> Outgoing:
