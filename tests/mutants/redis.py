@@ -33,10 +33,11 @@ def sets_the_dedupe_key_then_adds(real: Any) -> Any:
     async def store_once(
         self: Publisher, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
     ) -> None:
-        wire, window = self._session.commands, self._session.window_ms
+        window = self._session.window_ms
         for index in indexes:
             out = batch[index]
             stream, seen = self._keys_of(out.subject)
+            wire = self._session.line(stream)
             key = seen + out.message_id.encode()
             try:
                 if await wire.call(b"SET", key, b"0-0", b"NX", b"PX", window) is None:

@@ -90,7 +90,7 @@ def test_the_path_is_the_database(server: RedisServer) -> None:
         await transport.prepare(topology(publishes=("Db",)), Mode.CREATE)
         session = transport._session
         assert session is not None
-        assert await session.commands.call(b"KEYS", b"*types") == [b"{law}:types"]
+        assert await session.line(b"").call(b"KEYS", b"*types") == [b"{law}:types"]
         await bench.close()
 
     asyncio.run(law())
@@ -101,7 +101,7 @@ def test_the_path_is_the_database(server: RedisServer) -> None:
     [
         ({"server": "redis", "version": "6.2.14", "mode": "standalone"}, "redis 6.2.14"),
         ({"server": "valkey", "version": "7.2.5", "mode": "standalone"}, "valkey 7.2.5"),
-        ({"server": "valkey", "version": "9.1.2", "mode": "cluster"}, "cluster-enabled no"),
+        ({"server": "valkey", "version": "9.1.2", "mode": "cluster"}, "use redis.cluster://"),
     ],
 )
 def test_a_server_that_cannot_do_it_is_refused_by_name(hello: dict[str, str], words: str) -> None:
@@ -168,7 +168,7 @@ def test_a_user_without_rights_beyond_the_data_can_work(own_server: RedisServer)
             admin = await bench.transport()
             session = admin._session
             assert session is not None
-            await session.commands.call(
+            await session.line(b"").call(
                 *b"ACL SETUSER poor on >pw ~* &* +@stream +@pubsub +@scripting +@string +@hash "
                 b"+@set +@sortedset +@keyspace +hello +ping +time -info -config -client".split()
             )
@@ -195,7 +195,10 @@ def test_a_user_without_rights_beyond_the_data_can_work(own_server: RedisServer)
 
 def test_the_plugin_claims_its_schemes_and_what_it_can_do() -> None:
     (descriptor,) = catga_transports()
-    assert descriptor.schemes == ("redis", "rediss", "redis+sentinel")
+    assert descriptor.schemes == (
+        *("redis", "rediss", "redis+sentinel"),
+        *("redis+cluster", "rediss+cluster"),
+    )
     assert Capability.HANDLED not in descriptor.capabilities
     transport = descriptor.factory(
         Address("redis", (("h", None),)), RedisSettings(), frozenset[str]()
@@ -222,10 +225,12 @@ def test_each_role_has_one_connection_however_many_subscriptions(own_server: Red
 
 def test_a_server_in_cluster_mode_is_refused_by_name(binary: str | None) -> None:
     async def law() -> None:
-        with RedisServer(binary, options=("--cluster-enabled", "yes")) as server:
+        # Left alone it would take the port 10000 above its own, which may be in use.
+        options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+        with RedisServer(binary, options=options) as server:
             error = await failure_of_opening(address_of(server))
         assert isinstance(error, CapabilityError)
-        assert "runs in cluster mode, which catga-redis does not serve yet" in str(error)
+        assert "runs in cluster mode: use redis+cluster://" in str(error)
 
     asyncio.run(law())
 

@@ -129,7 +129,7 @@ def test_a_member_that_lags_behind_drops_and_says_so(server: RedisServer) -> Non
         async with lab(server) as bench:
             transport = await bench.transport(claim_time=timedelta(seconds=15))
             member = await transport.subscribe(live("Lag", "workers"))
-            hub = transport._hub
+            hub = transport._hubs[0]
             assert hub is not None
             hub.fresh_since -= 11.0
             await transport.publish([out("Lag", qos=0)])

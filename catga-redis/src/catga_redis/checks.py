@@ -27,8 +27,8 @@ def parse_info(reply: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def check_server(hello: Mapping[str, str], where: str) -> None:
-    """Raise `CapabilityError` for a server that is too old or of a kind not served yet.
+def check_server(hello: Mapping[str, str], where: str, *, cluster: bool = False) -> None:
+    """Raise `CapabilityError` for a server that is too old or of another kind than its URL says.
 
     `hello` is the reply of `HELLO` (no permission needed): there Valkey tells its own version,
     while `redis_version` of `INFO` says 7.2.4 on every Valkey (Valkey 9.1).
@@ -46,10 +46,9 @@ def check_server(hello: Mapping[str, str], where: str) -> None:
         raise CapabilityError(
             f"{where} is a sentinel: use redis+sentinel://host:port/name-of-the-primary"
         )
-    if hello.get("mode") == "cluster":
+    if hello.get("mode") == "cluster" and not cluster:
         raise CapabilityError(
-            f"{where} runs in cluster mode, which catga-redis does not serve yet: "
-            "use a server with `cluster-enabled no`"
+            f"{where} runs in cluster mode: use redis+cluster://host:port,host:port"
         )
 
 

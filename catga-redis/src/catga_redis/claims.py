@@ -76,7 +76,7 @@ class Claims:
         ]
         values = [self._session.member, int(self._ttl * 1000)]
         try:
-            taken = await CLAIM_LIVE.run(self._session.commands, keys, values)
+            taken = await CLAIM_LIVE.run(self._session.line(keys[0]), keys, values)
         except (CatgaError, *REPLY_ERRORS) as error:
             self._lost(len(batch), EventKind.GAP, str(self._session.failure(error)))
             return

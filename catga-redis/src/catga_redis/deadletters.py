@@ -29,13 +29,20 @@ _PIPELINE = 256
 """At most so many commands in one round trip."""
 
 
-def make_findable(session: Session, letters: Subject) -> None:
-    """Note the group in the index before its letters are stored, over the same connection."""
-    session.commands.post(
-        pack_command((b"SADD", index_key(letters.namespace), letters.type))
-        + pack_command((b"SADD", groups_key(letters.namespace, letters.type), letters.group)),
-        2,
-    )
+async def make_findable(session: Session, letters: Subject) -> None:
+    """Note the group in the index before its letters are stored.
+
+    On one server the same connection keeps the order; between the servers of a cluster only the
+    answer does. Raises `CatgaError`: then the letters must not be stored, for nobody finds them.
+    """
+    types, groups = index_key(letters.namespace), groups_key(letters.namespace, letters.type)
+    commands = [(b"SADD", types, letters.type), (b"SADD", groups, letters.group)]
+    if not session.servers.sharded:
+        session.line(types).post(b"".join(map(pack_command, commands)), 2)
+        return
+    for reply in await session.servers.ask(commands):
+        if isinstance(reply, Exception):
+            raise session.failure(reply) from reply
 
 
 class RedisDeadLetters(DeadLetterStore):
@@ -70,11 +77,9 @@ class RedisDeadLetters(DeadLetterStore):
         """By `XDEL`, each for itself."""
         results: list[SettleResult] = []
         for part in _parts(letters):
-            packed = b"".join(
-                pack_command((b"XDEL", stream_key(each.subject), each.sequence)) for each in part
-            )
+            commands = [(b"XDEL", stream_key(each.subject), each.sequence) for each in part]
             try:
-                replies = await self._session.commands.request(packed, len(part))
+                replies = await self._session.servers.ask(commands)
             except CatgaError as error:
                 replies = [error] * len(part)
             for reply in replies:
@@ -88,8 +93,7 @@ class RedisDeadLetters(DeadLetterStore):
         """Return the reply of each; raises `CatgaError` for the first that is an error."""
         replies: list[Any] = []
         for part in _parts(commands):
-            packed = b"".join(pack_command(command) for command in part)
-            replies += await self._session.commands.request(packed, len(part))
+            replies += await self._session.servers.ask(part)
         for reply in replies:
             if isinstance(reply, REPLY_ERRORS):
                 raise self._session.failure(reply) from reply

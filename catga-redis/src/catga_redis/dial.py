@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection
+from redis.exceptions import ReadOnlyError
 
 from catga.errors import AuthenticationError, CatgaError, ConfigurationError, ConnectionLost
 from catga.spi import Address, Runtime, Secret
@@ -37,7 +38,7 @@ class Dialer:
             "protocol": 2,
         }
         self._make: Callable[..., Connection] = Connection
-        if address.scheme == "rediss":
+        if address.scheme.startswith("rediss"):
             self._make = SSLConnection
             self._arguments |= {
                 "ssl_ca_certs": settings.tls_ca_file,
@@ -53,6 +54,17 @@ class Dialer:
         """Whether there are several hosts, of which another may be in charge."""
         return len(self._address.hosts) > 1
 
+    @property
+    def leaves_on(self) -> tuple[type[Exception], ...]:
+        """The error replies that say: another server is in charge now."""
+        return (ReadOnlyError,) if self.has_choice else ()
+
+    def told(self, reply: Exception) -> None:
+        """Learn from such a reply."""
+
+    def _hosts(self) -> Sequence[tuple[str, int | None]]:
+        return self._address.hosts or (("localhost", None),)
+
     async def dial(self, timeout: float) -> Connection:
         """Return a connection that is authenticated, to the first host that answers.
 
@@ -61,7 +73,7 @@ class Dialer:
         Raises `ConnectionLost` or `AuthenticationError`. Cancelled: nothing stays open.
         """
         error: CatgaError | None = None
-        hosts = self._address.hosts or (("localhost", None),)
+        hosts = self._hosts()
         for host, port in hosts:
             try:
                 async with asyncio.timeout(timeout / len(hosts)):

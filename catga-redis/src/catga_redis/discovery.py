@@ -105,7 +105,7 @@ class RedisNodes(NodeStore):
     async def snapshot(self) -> Snapshot:
         """Read the index, then what stands in it."""
         try:
-            names: list[bytes] = await self._session.commands.call(
+            names: list[bytes] = await self._session.line(self._index).call(
                 *(b"ZRANGE", self._index, b"0", b"-1")
             )
         except REPLY_ERRORS as error:
@@ -140,7 +140,7 @@ class RedisNodes(NodeStore):
 
     async def _run(self, script: Script, keys: Sequence[bytes], values: Sequence[Any]) -> Any:
         try:
-            return await script.run(self._session.commands, keys, values)
+            return await script.run(self._session.line(keys[0]), keys, values)
         except REPLY_ERRORS as error:
             raise self._session.failure(error) from error
 

@@ -8,7 +8,6 @@ from hashlib import sha1
 from catga.spi import EffectKey, EffectStore, Found
 from catga_redis.names import effect_key
 from catga_redis.session import Session
-from catga_redis.wire import pack_command
 
 __all__ = ["RedisEffects"]
 
@@ -23,8 +22,7 @@ class RedisEffects(EffectStore):
         """Read all in one round trip."""
         if not keys:
             return []
-        packed = b"".join(pack_command((b"GET", effect_key(key))) for key in keys)
-        replies = await self._session.commands.request(packed, len(keys))
+        replies = await self._session.servers.ask([(b"GET", effect_key(key)) for key in keys])
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self._session.failure(reply) from reply

@@ -12,7 +12,7 @@ from catga.errors import (
 from catga.spi import Rejected, Unknown
 from redis import exceptions as redis_errors
 
-__all__ = ["REPLY_ERRORS", "ReplyLost", "refused", "translate", "unconfirmed"]
+__all__ = ["ELSEWHERE", "REPLY_ERRORS", "ReplyLost", "refused", "translate", "unconfirmed"]
 
 _FATAL = (
     redis_errors.AuthenticationError,
@@ -38,8 +38,16 @@ _PASSING_CLASSES = (
     redis_errors.MasterDownError,
     redis_errors.ClusterDownError,
     redis_errors.TryAgainError,
+    redis_errors.AskError,
 )
 
+
+ELSEWHERE = (
+    redis_errors.AskError,  # and `MovedError`, which the client derives from it
+    redis_errors.TryAgainError,
+    redis_errors.ClusterDownError,
+)
+"""What a node of a cluster answers instead of doing it (redis.io, "Cluster specification")."""
 
 REPLY_ERRORS = (redis_errors.ResponseError, redis_errors.BusyLoadingError, *_FATAL)
 """What the client makes of error replies; the connection still works after each.
@@ -71,8 +79,10 @@ def translate(error: BaseException, where: str) -> CatgaError:
     )
 
 
-def refused(error: Exception, where: str) -> Rejected:
+def refused(error: Exception, where: str) -> Rejected | Unknown:
     """Return the result of a stored publish that the server refused."""
+    if isinstance(error, CatgaError):
+        return unconfirmed(error)
     if isinstance(error, _FATAL):
         return Rejected(translate(error, where))
     words = str(error)

@@ -52,12 +52,12 @@ async def create_groups(
     if ephemeral:
         for each in streams:
             noted = ephemeral_key(each.subject.namespace, each.subject.type)
-            session.commands.post(pack_command((b"ZADD", noted, b"NX", b"0", each.group)))
+            session.line(noted).post(pack_command((b"ZADD", noted, b"NX", b"0", each.group)))
     packed = b"".join(
         pack_command((b"XGROUP", b"CREATE", each.key, each.group, start, b"MKSTREAM"))
         for each in streams
     )
-    replies = await session.commands.request(packed, len(streams))
+    replies = await session.line(streams[0].key).request(packed, len(streams))
     made: list[StreamKey] = []
     for stream, reply in zip(streams, replies, strict=True):
         if not isinstance(reply, Exception):
@@ -72,7 +72,7 @@ async def verify_groups(session: Session, streams: Sequence[StreamKey]) -> None:
     if not streams:
         return
     packed = b"".join(pack_command((b"XINFO", b"GROUPS", each.key)) for each in streams)
-    replies = await session.commands.request(packed, len(streams))
+    replies = await session.line(streams[0].key).request(packed, len(streams))
     for stream, reply in zip(streams, replies, strict=True):
         gone = isinstance(reply, Exception)
         if gone and "no such key" not in str(reply):
@@ -91,7 +91,9 @@ async def forget_members(session: Session, streams: Sequence[StreamKey], *leavin
     """
     for stream in streams:
         try:
-            await FORGET.run(session.commands, [stream.key], [stream.group, ABANDONED_MS, *leaving])
+            await FORGET.run(
+                session.line(stream.key), [stream.key], [stream.group, ABANDONED_MS, *leaving]
+            )
         except (CatgaError, *REPLY_ERRORS):
             return  # not connected, or the stream is gone: another start or stop does it
 
@@ -99,7 +101,7 @@ async def forget_members(session: Session, streams: Sequence[StreamKey], *leavin
 async def end_groups(session: Session, streams: Sequence[StreamKey]) -> None:
     """Destroy the groups and what belongs to them; never raises."""
     for stream in streams:
-        session.commands.post(
+        session.line(stream.key).post(
             pack_command((b"XGROUP", b"DESTROY", stream.key, stream.group))
             + pack_command((b"DEL", stream.retry))
             + pack_command(
@@ -136,8 +138,7 @@ async def declare_types(session: Session, topology: Topology, max_length: int | 
         if max_length is not None:
             commands.append((b"HSETNX", meta, b"max_length", max_length))
         commands.append((b"HGET", meta, b"max_length"))
-        packed = b"".join(pack_command(command) for command in commands)
-        replies = await session.commands.request(packed, len(commands))
+        replies = await session.servers.ask(commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply

@@ -8,7 +8,6 @@ from catga.errors import CatgaError
 from catga.spi import Completion, Done, InboxStore, Record, SettleResult, Unknown
 from catga_redis.names import done_key
 from catga_redis.session import Session
-from catga_redis.wire import pack_command
 
 __all__ = ["RedisInbox", "record_value"]
 
@@ -23,8 +22,7 @@ class RedisInbox(InboxStore):
         """Look all up in one round trip."""
         if not keys:
             return []
-        packed = b"".join(pack_command((b"EXISTS", done_key(key))) for key in keys)
-        replies = await self._session.commands.request(packed, len(keys))
+        replies = await self._session.servers.ask([(b"EXISTS", done_key(key)) for key in keys])
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self._session.failure(reply) from reply
@@ -34,8 +32,7 @@ class RedisInbox(InboxStore):
         """Read all in one round trip."""
         if not keys:
             return []
-        packed = b"".join(pack_command((b"GET", done_key(key))) for key in keys)
-        replies = await self._session.commands.request(packed, len(keys))
+        replies = await self._session.servers.ask([(b"GET", done_key(key)) for key in keys])
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self._session.failure(reply) from reply
@@ -46,12 +43,13 @@ class RedisInbox(InboxStore):
         if not records:
             return []
         ttl = self._session.completion_ms
-        packed = b"".join(
-            pack_command((b"SET", done_key(each.key), record_value(each), b"NX", b"PX", ttl))
-            for each in records
-        )
         try:
-            replies = await self._session.commands.request(packed, len(records))
+            replies = await self._session.servers.ask(
+                [
+                    (b"SET", done_key(each.key), record_value(each), b"NX", b"PX", ttl)
+                    for each in records
+                ]
+            )
         except CatgaError as error:
             return [Unknown(error)] * len(records)
         return [

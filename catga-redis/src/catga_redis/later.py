@@ -165,4 +165,4 @@ async def move_due(session: Session, stream: StreamKey) -> int:
     """
     keys = [stream.key, *stream.later]
     values = [BATCH, BATCH_BYTES, session.length_of(stream.subject)]
-    return int(await MOVE.run(session.commands, keys, values))
+    return int(await MOVE.run(session.line(stream.key), keys, values))

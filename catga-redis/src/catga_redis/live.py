@@ -21,6 +21,7 @@ from catga.spi import (
     parse_subject,
 )
 from catga_redis.claims import Claims
+from catga_redis.errors import ELSEWHERE
 from catga_redis.names import live_channels
 from catga_redis.session import Session
 from catga_redis.wire import Wire, pack_command
@@ -30,13 +31,23 @@ __all__ = ["LiveHub", "LiveSubscription"]
 _FOREVER = float("inf")
 _DONE = Done()
 _PINGS_PER_CLAIM = 6
+_TRIES = 20
+_PAUSE = 0.1
+_PLAIN = frozenset({b"message", b"smessage"})
 
 
 class LiveHub:
-    """Owns the Pub/Sub connection and knows who listens to which channel."""
+    """Owns a Pub/Sub connection and knows who listens to which channel.
 
-    def __init__(self, session: Session) -> None:
+    One server has one for all. On a cluster each type has its own, at the owner of its slot: there
+    nothing comes by way of another server, late or out of sight of who counts the listeners.
+    """
+
+    def __init__(self, session: Session, key: bytes = b"") -> None:
         self._session = session
+        self._key = key
+        self._word = b"S" if session.servers.sharded else b""
+        self._ending: set[bytes] = set()
         self._wire: Wire | None = None
         self._opening = asyncio.Lock()
         self._channels: dict[bytes, list[LiveSubscription]] = {}
@@ -52,7 +63,7 @@ class LiveHub:
         subscription = LiveSubscription(self._session, source, self)
         async with self._opening:
             if self._wire is None:
-                wire = self._session.wire("live", greet=self._greet, on_push=self._route)
+                wire = self._session.wire("live", self._key, greet=self._greet, on_push=self._route)
                 await wire.open()
                 self._wire = wire
                 await self._ping()
@@ -60,7 +71,7 @@ class LiveHub:
         table, names, kind = self._place(subscription)
         for name in names:
             table.setdefault(name, []).append(subscription)
-        await self._command(kind + b"SUBSCRIBE", names)
+        await self._confirm(kind + b"SUBSCRIBE", names)
         return subscription
 
     async def unsubscribe(self, subscription: LiveSubscription) -> None:
@@ -69,12 +80,20 @@ class LiveHub:
         self._leaving.add(subscription)
         alone = [name for name in names if self._leaving.issuperset(table.get(name, ()))]
         try:
-            await self._command(kind + b"UNSUBSCRIBE", alone)
+            if kind == b"S":
+                self._ending.update(alone)
+                if alone and self._wire is not None:
+                    # Its answer comes as a push does, and the one to `PING` behind it.
+                    words = ((b"SUNSUBSCRIBE", *alone), (b"PING",))
+                    await self._wire.request(b"".join(map(pack_command, words)))
+            else:
+                await self._command(kind + b"UNSUBSCRIBE", alone)
             await self._ping()  # where others listen on, the answer comes behind what was sent
         except CatgaError:
             pass  # not connected: a new connection subscribes only to what is left
         finally:
             self._leaving.discard(subscription)
+            self._ending.difference_update(alone)
             for name in names:
                 listeners = table.get(name, [])
                 if subscription in listeners:
@@ -94,7 +113,7 @@ class LiveHub:
     ) -> tuple[dict[bytes, list[LiveSubscription]], list[bytes], bytes]:
         if subscription.pattern:
             return self._patterns, [subscription.pattern], b"P"
-        return self._channels, list(subscription.channels), b""
+        return self._channels, list(subscription.channels), self._word
 
     async def _command(self, command: bytes, names: Sequence[bytes]) -> None:
         if self._wire is None or not names:
@@ -104,9 +123,23 @@ class LiveHub:
             if isinstance(reply, Exception):
                 raise self._session.failure(reply) from reply
 
+    async def _confirm(self, command: bytes, names: Sequence[bytes]) -> None:
+        """Subscribe; where the slot is just moving, again on the connection to its new owner."""
+        for again in range(_TRIES):
+            try:
+                await self._command(command, names)
+            except CatgaError as error:
+                if again + 1 == _TRIES or not isinstance(error.__cause__, ELSEWHERE):
+                    raise
+                await self._session.runtime.clock.sleep(_PAUSE)
+                if self._wire is not None:
+                    await self._wire.up.wait()
+            else:
+                return
+
     async def _greet(self) -> None:
         """Subscribe again on a new connection; what was sent meanwhile is missed."""
-        await self._command(b"SUBSCRIBE", list(self._channels))
+        await self._command(self._word + b"SUBSCRIBE", list(self._channels))
         await self._command(b"PSUBSCRIBE", list(self._patterns))
         if self._greeted:
             await self._ping()
@@ -135,9 +168,12 @@ class LiveHub:
             await self._ping()
 
     def _route(self, push: list[Any]) -> None:
-        if push[0] == b"message":
+        if push[0] in _PLAIN:
             for subscription in self._channels.get(push[1], ()):
                 subscription.arrived(subscription.channels[push[1]], push[2])
+        elif push[0] == b"sunsubscribe":
+            if push[1] not in self._ending and self._wire is not None:
+                self._wire.leave("its slot has moved")
         else:
             for subscription in self._patterns.get(push[1], ()):
                 try:
@@ -151,7 +187,9 @@ class LiveSubscription(Subscription):
     """One live source, or the responses to this bus."""
 
     def __init__(self, session: Session, source: Source, hub: LiveHub) -> None:
-        self.channels: dict[bytes, Subject] = {} if source.reply else live_channels(source)
+        self.channels: dict[bytes, Subject] = {}
+        if not source.reply:
+            self.channels = live_channels(source, sharded=session.servers.sharded)
         self.pattern = b""
         if source.reply:
             instance = source.group or session.runtime.instance

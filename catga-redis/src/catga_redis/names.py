@@ -23,6 +23,7 @@ __all__ = [
     "retention_key",
     "retry_key",
     "seen_prefix",
+    "shard_channel",
     "source_streams",
     "stream_key",
 ]
@@ -149,9 +150,16 @@ def source_streams(source: Source, group: str) -> tuple[StreamKey, ...]:
     )
 
 
-def live_channels(source: Source) -> dict[bytes, Subject]:
-    """The Pub/Sub channels of a live source; a channel is the subject's text."""
+def shard_channel(subject: Subject) -> bytes:
+    """The channel of a live subject on a cluster: there it has the slot of its type."""
+    return f"{_tag(subject.namespace, subject.type)}:{_place(subject)}".encode()
+
+
+def live_channels(source: Source, *, sharded: bool) -> dict[bytes, Subject]:
+    """The Pub/Sub channels of a live source; on one server a channel is the subject's text."""
     subjects = [Subject(source.namespace, Kind.LIVE, source.type)]
     if source.group:
         subjects.append(Subject(source.namespace, Kind.LIVE_TO, source.type, source.group))
+    if sharded:
+        return {shard_channel(subject): subject for subject in subjects}
     return {subject.text.encode(): subject for subject in subjects}

@@ -21,11 +21,11 @@ def _build(address: Address, settings: RedisSettings, explicit: frozenset[str]) 
 
 @hookimpl
 def catga_transports() -> Sequence[TransportDescriptor]:
-    """Offer one server, alone or found through Sentinel."""
+    """Offer one server, alone or found through Sentinel, and a cluster."""
     return (
         TransportDescriptor(
             name="redis",
-            schemes=("redis", "rediss", "redis+sentinel"),
+            schemes=("redis", "rediss", "redis+sentinel", "redis+cluster", "rediss+cluster"),
             factory=_build,
             settings=RedisSettings,
             capabilities=CAPABILITIES,

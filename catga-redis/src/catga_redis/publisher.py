@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import attrs
@@ -27,11 +27,11 @@ from catga_redis.deadletters import make_findable
 from catga_redis.entries import carried_fields
 from catga_redis.errors import refused, unconfirmed
 from catga_redis.later import CANNOT_WAIT, can_wait, store_later
-from catga_redis.names import seen_prefix, stream_key
+from catga_redis.names import seen_prefix, shard_channel, stream_key
 from catga_redis.scripts import PUBLISH, parts
 from catga_redis.session import Session
 from catga_redis.storing import store_by
-from catga_redis.wire import pack_command
+from catga_redis.wire import Line, pack_command
 
 __all__ = ["Publisher"]
 
@@ -43,8 +43,9 @@ class _Ways:
     live: list[int] = attrs.field(factory=list)
     asked: list[int] = attrs.field(factory=list)
     stored: list[int] = attrs.field(factory=list)
-    once: dict[tuple[str, str, bool], list[int]] = attrs.field(factory=dict)
+    once: dict[tuple[str, str], list[int]] = attrs.field(factory=dict)
     later: list[int] = attrs.field(factory=list)
+    letters: dict[Subject, list[int]] = attrs.field(factory=dict)
 
 
 class Publisher:
@@ -53,17 +54,25 @@ class Publisher:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._keys: dict[Subject, tuple[bytes, bytes]] = {}
+        sharded = session.servers.sharded
+        self._publish_command = _shard_publish_command if sharded else _publish_command
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
         results: list[PublishResult | None] = [None] * len(batch)
         ways = self._ways(batch, results)
         if ways.live:
-            self._hand_over(batch, ways.live, results)
-            await self._session.commands.room()
+            await self._hand_over(batch, ways.live, results)
         work = [
-            *([self._ask(batch, ways.asked, results)] if ways.asked else ()),
-            *([self._store(batch, ways.stored, results)] if ways.stored else ()),
+            *(
+                self._ask(line, batch, part, results)
+                for line, part in self._split_live(batch, ways.asked)
+            ),
+            *self._store_all(batch, ways.stored, results),
+            *(
+                self._store_letters(subject, batch, indexes, results)
+                for subject, indexes in ways.letters.items()
+            ),
             *([store_later(self._session, batch, ways.later, results)] if ways.later else ()),
             *(
                 self._store_once(batch, part, results)
@@ -82,8 +91,6 @@ class Publisher:
         limit = self._session.max_body
         for index, out in enumerate(batch):
             subject = out.subject
-            if subject.kind is Kind.DEAD:
-                make_findable(self._session, subject)
             if len(out.body) > limit:
                 results[index] = Rejected(PayloadTooLarge(len(out.body), limit))
             elif out.not_before is not None:
@@ -91,6 +98,8 @@ class Publisher:
                     ways.later.append(index)
                 else:
                     results[index] = CANNOT_WAIT
+            elif subject.kind is Kind.DEAD:
+                ways.letters.setdefault(subject, []).append(index)
             elif not subject.durable:
                 (ways.live if out.reply_to is None else ways.asked).append(index)
             elif out.qos is not QualityOfService.EXACTLY_ONCE:
@@ -98,29 +107,36 @@ class Publisher:
             elif out.attempts or out.replays:
                 ways.later.append(index)  # due at once: the quick script carries only the body
             else:
-                # One script is bounded as a whole, and dead letters never are.
-                dead = subject.kind is Kind.DEAD
-                ways.once.setdefault((subject.namespace, subject.type, dead), []).append(index)
+                ways.once.setdefault((subject.namespace, subject.type), []).append(index)
         return ways
 
-    def _hand_over(
+    def _split_live(
+        self, batch: Sequence[Outgoing], indexes: Sequence[int]
+    ) -> Sequence[tuple[Line, Sequence[int]]]:
+        return self._session.servers.split(
+            indexes, lambda index: shard_channel(batch[index].subject)
+        )
+
+    async def _hand_over(
         self, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
     ) -> None:
-        packed = b"".join(_publish_command(batch[index]) for index in indexes)
-        if self._session.commands.post(packed, len(indexes)):
-            for index in indexes:
-                results[index] = Receipt(batch[index].message_id)
-        else:
-            lost = Rejected(ConnectionLost(f"not connected to {self._session.where}"), True)
-            for index in indexes:
-                results[index] = lost
+        for line, part in self._split_live(batch, indexes):
+            packed = b"".join(self._publish_command(batch[index]) for index in part)
+            if line.post(packed, len(part)):
+                for index in part:
+                    results[index] = Receipt(batch[index].message_id)
+                await line.room()
+            else:
+                lost = Rejected(ConnectionLost(f"not connected to {self._session.where}"), True)
+                for index in part:
+                    results[index] = lost
 
     async def _ask(
-        self, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
+        self, line: Line, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
     ) -> None:
         """Publish requests: the server says how many listen."""
-        packed = b"".join(_publish_command(batch[index]) for index in indexes)
-        replies = await self._send(packed, indexes, results)
+        packed = b"".join(self._publish_command(batch[index]) for index in indexes)
+        replies = await self._send(line, packed, indexes, results)
         for index, reply in zip(indexes, replies, strict=False):
             if isinstance(reply, Exception):
                 results[index] = refused(reply, self._session.where)
@@ -130,21 +146,50 @@ class Publisher:
             else:
                 results[index] = Receipt(batch[index].message_id)
 
-    async def _store(
+    def _store_all(
         self, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
+    ) -> list[Coroutine[Any, Any, None]]:
+        parts = self._session.servers.split(
+            indexes, lambda index: self._keys_of(batch[index].subject)[0]
+        )
+        return [self._store(line, batch, part, results) for line, part in parts]
+
+    async def _store_letters(
+        self,
+        subject: Subject,
+        batch: Sequence[Outgoing],
+        indexes: Sequence[int],
+        results: list[Any],
+    ) -> None:
+        try:
+            await make_findable(self._session, subject)
+        except CatgaError as error:
+            for index in indexes:
+                results[index] = Rejected(error, transient=True)
+            return
+        once = [i for i in indexes if batch[i].qos is QualityOfService.EXACTLY_ONCE]
+        for part in parts(once, lambda index: len(batch[index].body)):
+            await self._store_once(batch, part, results)
+        rest = [index for index in indexes if index not in set(once)]
+        await asyncio.gather(*self._store_all(batch, rest, results))
+
+    async def _store(
+        self, line: Line, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
     ) -> None:
         packed = b"".join(self._append_command(batch[index]) for index in indexes)
-        replies = await self._send(packed, indexes, results)
+        replies = await self._send(line, packed, indexes, results)
         for index, reply in zip(indexes, replies, strict=False):
             if isinstance(reply, Exception):
                 results[index] = refused(reply, self._session.where)
             else:
                 results[index] = Receipt(batch[index].message_id, reply.decode())
 
-    async def _send(self, packed: bytes, indexes: Sequence[int], results: list[Any]) -> list[Any]:
+    async def _send(
+        self, line: Line, packed: bytes, indexes: Sequence[int], results: list[Any]
+    ) -> list[Any]:
         """Return the replies; none of them, with the results set, when the connection is lost."""
         try:
-            return await self._session.commands.request(packed, len(indexes))
+            return await line.request(packed, len(indexes))
         except CatgaError as error:
             outcome = unconfirmed(error)
             for index in indexes:
@@ -186,3 +231,9 @@ class Publisher:
 
 def _publish_command(out: Outgoing) -> bytes:
     return pack_command((b"PUBLISH", out.subject.text, out.body))
+
+
+def _shard_publish_command(out: Outgoing) -> bytes:
+    if out.subject.kind is Kind.REPLY:
+        return _publish_command(out)  # to whoever asked, wherever it listens
+    return pack_command((b"SPUBLISH", shard_channel(out.subject), out.body))

@@ -7,7 +7,7 @@ import random
 
 from catga.errors import AuthenticationError, CatgaError
 from catga.spi import EventKind
-from catga_redis.errors import REPLY_ERRORS
+from catga_redis.errors import ELSEWHERE, REPLY_ERRORS
 from catga_redis.groups import create_groups
 from catga_redis.names import StreamKey
 from catga_redis.session import Session
@@ -20,16 +20,18 @@ __all__ = ["GroupReader"]
 _BLOCK_WITHOUT_UNBLOCK = 0.1
 _PAUSE = 0.5
 _SHORT_PAUSE = 0.01
+_PAUSE_ELSEWHERE = 0.05
 
 
 class GroupReader:
     """Reads new entries and reclaims old ones for the durable subscriptions of one group."""
 
-    def __init__(self, session: Session, group: str) -> None:
+    def __init__(self, session: Session, group: str, key: bytes) -> None:
         self._session = session
+        self._line = session.line(key)
         self._clock = session.runtime.clock
         self._group = group.encode()
-        self._wire = session.wire(f"group {group}", greet=self._learn_id)
+        self._wire = session.wire(f"group {group}", key, greet=self._learn_id)
         self._client_id: int | None = None
         self._subscriptions: list[LogSubscription] = []
         self._wake = asyncio.Event()
@@ -121,6 +123,8 @@ class GroupReader:
                 for each in self._subscriptions:
                     each.unseen = True
                 await self._clock.sleep(_SHORT_PAUSE)
+            except ELSEWHERE:
+                await self._clock.sleep(_PAUSE_ELSEWHERE)  # its slot is moving, or has moved
             except REPLY_ERRORS as error:
                 await self._repair(hungry, error)
 
@@ -170,7 +174,8 @@ class GroupReader:
         reading = self._reading
         try:
             while reading is not None and self._reading is reading and self._client_id is not None:
-                if await self._session.commands.call(b"CLIENT", b"UNBLOCK", self._client_id):
+                line = self._session.servers.beside(self._wire)
+                if await line.call(b"CLIENT", b"UNBLOCK", self._client_id):
                     return
                 await self._clock.sleep(0.002)
         except REPLY_ERRORS:
@@ -221,7 +226,7 @@ class GroupReader:
             self._reclaim_wake.clear()
             now = self._clock.monotonic()
             due = [each for each in self._subscriptions if each.next_reclaim <= now]
-            if due and self._session.commands.connected:
+            if due and self._line.connected:
                 async with self._taking:
                     await asyncio.gather(*(each.reclaim() for each in due))
                 if any(each.unseen for each in due):

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from redis.exceptions import NoScriptError
 
-from catga_redis.wire import Wire, pack_command
+from catga_redis.wire import Line, pack_command
 
 __all__ = [
     "BATCH",
@@ -61,14 +61,14 @@ class Script:
     def _digest(self) -> bytes:
         return hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
-    async def run(self, wire: Wire, keys: Sequence[bytes], values: Sequence[Any]) -> Any:
+    async def run(self, line: Line, keys: Sequence[bytes], values: Sequence[Any]) -> Any:
         """Run it and return its reply; a server that does not know it yet is told once."""
         count = str(len(keys)).encode()
         packed = pack_command((b"EVALSHA", self.digest, count, *keys, *values))
-        reply = (await wire.request(packed))[0]
+        reply = (await line.request(packed))[0]
         if isinstance(reply, NoScriptError):
             packed = pack_command((b"EVAL", self.source, count, *keys, *values))
-            reply = (await wire.request(packed))[0]
+            reply = (await line.request(packed))[0]
         if isinstance(reply, Exception):
             raise reply
         return reply

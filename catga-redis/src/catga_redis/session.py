@@ -8,23 +8,22 @@ import attrs
 
 from catga.errors import CatgaError
 from catga.spi import EventKind, Kind, Runtime, Subject, TransportEvent
-from catga_redis.dial import Dialer
 from catga_redis.errors import translate
+from catga_redis.servers import Servers
 from catga_redis.settings import RedisSettings
-from catga_redis.wire import Wire
+from catga_redis.wire import Line, Wire
 
 __all__ = ["Session"]
 
 
 @attrs.define(eq=False)
 class Session:
-    """One bus on one server."""
+    """One bus on its servers."""
 
-    dialer: Dialer
+    servers: Servers
+    """Where everything goes that does not wait at a server."""
     settings: RedisSettings
     runtime: Runtime
-    commands: Wire
-    """The connection for everything that does not wait at the server."""
     bulk_limit: int = 512 * 1024 * 1024
     """The server's `proto-max-bulk-len`; so much it is by default (Redis 7.2, redis.conf)."""
     window_ms: int = 600_000
@@ -38,8 +37,8 @@ class Session:
 
     @property
     def where(self) -> str:
-        """The server, as it may be shown."""
-        return self.dialer.where
+        """The servers, as they may be shown."""
+        return self.servers.where
 
     @property
     def member(self) -> bytes:
@@ -61,10 +60,14 @@ class Session:
             return b""
         return self.max_length.get((subject.namespace, subject.type), b"")
 
-    def wire(self, role: str, **options: Any) -> Wire:
-        """Make a connection for one role; it is not open yet."""
+    def line(self, key: bytes) -> Line:
+        """Return what carries commands on this key."""
+        return self.servers.line(key)
+
+    def wire(self, role: str, key: bytes = b"", **options: Any) -> Wire:
+        """Make a connection for one role, to whoever has this key; it is not open yet."""
         patience = self.settings.reply_timeout.total_seconds()
-        return Wire(self.dialer, self.runtime, role, patience, **options)
+        return self.servers.wire(self.runtime, role, key, patience, **options)
 
     def failure(self, error: BaseException) -> CatgaError:
         """Translate what a command raised."""

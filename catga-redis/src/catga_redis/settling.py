@@ -62,11 +62,11 @@ class Settler:
         for stream, part in _by_stream(tokens):
             ids = (tokens[index][1] for index in part)
             packed = pack_command((b"XACK", stream.key, stream.group, *ids))
-            wire = self._session.commands
-            if not confirm and wire.post(packed):
+            line = self._session.line(stream.key)
+            if not confirm and line.post(packed):
                 continue
             try:
-                reply = (await wire.request(packed))[0]
+                reply = (await line.request(packed))[0]
             except CatgaError as error:
                 reply = error
             if isinstance(reply, Exception):
@@ -131,7 +131,11 @@ class Settler:
             else:
                 fitting.setdefault((token[0], letter.subject), []).append(index)
         for (stream, letters), indexes in fitting.items():
-            make_findable(self._session, letters)
+            try:
+                await make_findable(self._session, letters)
+            except CatgaError as error:
+                _place(Unknown(error), indexes, results)
+                continue
             seen = seen_prefix(letters)
             for part in parts(indexes, lambda index: len(work[index][1].body)):
                 keys = [stream.key, stream_key(letters)]
@@ -154,7 +158,7 @@ class Settler:
     ) -> list[int | bytes] | Unknown:
         whole = [stream.group, self._session.member, *values]
         try:
-            outcomes: list[int | bytes] = await script.run(self._session.commands, keys, whole)
+            outcomes: list[int | bytes] = await script.run(self._session.line(keys[0]), keys, whole)
         except (CatgaError, *REPLY_ERRORS) as error:
             return Unknown(self._session.failure(error))
         return outcomes

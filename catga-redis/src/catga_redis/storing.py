@@ -25,7 +25,7 @@ async def store_by(
 ) -> list[PublishResult]:
     """Run a script that answers `+id`, `=id` or `!error` for each; never raises for the batch."""
     try:
-        replies = await script.run(session.commands, keys, values)
+        replies = await script.run(session.line(keys[0]), keys, values)
     except REPLY_ERRORS as error:
         return [refused(error, session.where)] * len(outs)
     except CatgaError as error:

@@ -163,7 +163,7 @@ class LogSubscription(Subscription):
         stream = place.stream
         values = [stream.group, self._session.member, int(self._lease * 1000), limit, place.cursor]
         due, later, place.cursor, gone, entries = await RECLAIM.run(
-            self._session.commands, [stream.key, stream.retry, stream.later[0]], values
+            self._session.line(stream.key), [stream.key, stream.retry, stream.later[0]], values
         )
         for id_, count, fields in entries:
             self.take(stream, [(id_, fields)], count)
@@ -196,7 +196,7 @@ class LogSubscription(Subscription):
                 self._session.member,
             )
             try:
-                pending = await self._session.commands.call(*command)
+                pending = await self._session.line(stream.key).call(*command)
             except REPLY_ERRORS:
                 continue  # the group is gone; the reader makes it again
             newest = entry_order(self._newest.get(stream, b"0-0"))

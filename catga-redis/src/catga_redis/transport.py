@@ -1,17 +1,12 @@
-"""The transport interface over one Redis or Valkey server."""
+"""The transport interface over one Redis or Valkey server, or a cluster of them."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections.abc import Sequence
-from typing import Any
-
-from redis.exceptions import BusyLoadingError
+from collections.abc import Callable, Sequence
 
 from catga.errors import (
-    AuthenticationError,
     CapabilityError,
     CatgaError,
     ConnectionLost,
@@ -25,6 +20,7 @@ from catga.spi import (
     EventKind,
     Health,
     InboxStore,
+    Kind,
     Mode,
     NodeStore,
     Outgoing,
@@ -34,12 +30,14 @@ from catga.spi import (
     Runtime,
     Source,
     Start,
+    Subject,
     Subscription,
     Topology,
     Transport,
     check_token,
 )
-from catga_redis.checks import check_server, find_risks, parse_info
+from catga_redis.checks import find_risks, parse_info
+from catga_redis.cluster import Cluster, check_cluster_address
 from catga_redis.deadletters import RedisDeadLetters
 from catga_redis.dial import Dialer
 from catga_redis.discovery import RedisNodes
@@ -48,15 +46,16 @@ from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import create_groups, declare_types, forget_members, verify_groups
 from catga_redis.inbox import RedisInbox
 from catga_redis.live import LiveHub
-from catga_redis.names import source_streams
+from catga_redis.looking import look_at
+from catga_redis.names import shard_channel, source_streams, stream_key
 from catga_redis.plugin import CAPABILITIES
 from catga_redis.publisher import Publisher
 from catga_redis.reader import GroupReader
 from catga_redis.sentinel import SentinelDialer
+from catga_redis.servers import OneServer, Servers
 from catga_redis.session import Session
 from catga_redis.settings import RedisSettings
 from catga_redis.streams import LogSubscription
-from catga_redis.wire import Wire, pack_command
 
 __all__ = ["RedisTransport"]
 
@@ -64,32 +63,31 @@ _CAPABILITIES = Capabilities(
     CAPABILITIES, {Capability.HANDLED: "Redis does not say when every group has settled an entry"}
 )
 _HEALTH_SECONDS = 2.0
-_LOADING_PAUSE = 0.05
 
 
 class RedisTransport(Transport):
-    """One server, alone or found through Sentinel; not a cluster."""
+    """One server, alone or found through Sentinel; or a cluster."""
 
     def __init__(
         self, address: Address, settings: RedisSettings, explicit: frozenset[str] = frozenset()
     ) -> None:
         self._settings = settings
         self._explicit = explicit
-        sentinel = address.scheme == "redis+sentinel"
-        self._dialer = (SentinelDialer if sentinel else Dialer)(address, settings)
+        self._connect = _how_to_connect(address, settings)
+        self._where = address.shown
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._inbox: RedisInbox | None = None
         self._effects: RedisEffects | None = None
-        self._hub: LiveHub | None = None
-        self._readers: dict[str, GroupReader] = {}
+        self._hubs: dict[int, LiveHub] = {}
+        self._readers: dict[tuple[str, int], GroupReader] = {}
         self._opening = asyncio.Lock()
         self._subscriptions: list[Subscription] = []
         self._warned: set[str] = set()
         self._server = ""
 
     def __repr__(self) -> str:
-        return f"<RedisTransport {self._dialer.where}>"
+        return f"<RedisTransport {self._where}>"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -123,52 +121,22 @@ class RedisTransport(Transport):
 
     async def open(self, runtime: Runtime) -> None:
         """Connect and look at the server."""
-        patience = self._settings.reply_timeout.total_seconds()
-        wire = Wire(self._dialer, runtime, "commands", patience)
-        session = Session(self._dialer, self._settings, runtime, wire)
-        await wire.open()
+        servers = self._connect(runtime)
+        session = Session(servers, self._settings, runtime)
+        await servers.open()
         try:
             async with asyncio.timeout(runtime.connect_deadline):
-                await self._look_at_server(session)
+                self._server = await look_at(session)
         except TimeoutError as error:
-            await wire.close()
+            await servers.close()
             raise ConnectionLost(f"{session.where} does not answer") from error
         except BaseException:
-            await wire.close()
+            await servers.close()
             raise
         self._session = session
         self._publisher = Publisher(session)
         self._inbox = RedisInbox(session)
         self._effects = RedisEffects(session)
-        self._hub = LiveHub(session)
-
-    async def _look_at_server(self, session: Session) -> None:
-        try:
-            hello = await session.commands.call(b"HELLO")
-        except REPLY_ERRORS as error:
-            failure = session.failure(error)
-            if isinstance(failure, AuthenticationError):
-                raise failure from error
-            raise CapabilityError(
-                f"{session.where} does not know HELLO: Catga needs Redis >= 7.0 or Valkey >= 8.0"
-            ) from error
-        words = {
-            name.decode(): value.decode()
-            for name, value in zip(hello[::2], hello[1::2], strict=True)
-            if isinstance(value, bytes)
-        }
-        check_server(words, session.where)
-        self._server = f"{words.get('server', 'redis')} {words.get('version', '')}".rstrip()
-        while isinstance(await self._greeting(session), BusyLoadingError):
-            await session.runtime.clock.sleep(_LOADING_PAUSE)  # until the connect deadline
-        with contextlib.suppress(*REPLY_ERRORS):  # not permitted: the usual limit is assumed
-            answer = await session.commands.call(b"CONFIG", b"GET", b"proto-max-bulk-len")
-            if answer:
-                session.bulk_limit = int(answer[1])
-
-    @staticmethod
-    async def _greeting(session: Session) -> Any:
-        return (await session.commands.request(pack_command((b"PING",))))[0]
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Check the assumptions, then make or verify groups and explicit settings."""
@@ -197,10 +165,13 @@ class RedisTransport(Transport):
         if topology.qos is QualityOfService.AT_MOST_ONCE:
             return
         try:
-            info = parse_info(await session.commands.call(b"INFO"))
+            infos: list[dict[str, str] | None] = [
+                parse_info(await wire.call(b"INFO")) for wire in session.servers.wires
+            ]
         except REPLY_ERRORS:
-            info = None
-        for risk in find_risks(info, self._settings.max_length):
+            infos = [None]
+        limit = self._settings.max_length
+        for risk in (risk for info in infos for risk in find_risks(info, limit)):
             if (
                 topology.qos is QualityOfService.EXACTLY_ONCE
                 and risk.name not in topology.accept_risk
@@ -220,7 +191,7 @@ class RedisTransport(Transport):
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Hand over or store each."""
         if self._publisher is None:
-            lost = ConnectionLost(f"the transport of {self._dialer.where} is not open")
+            lost = ConnectionLost(f"the transport of {self._where} is not open")
             return [Rejected(lost)] * len(batch)
         return await self._publisher.publish(batch)
 
@@ -231,26 +202,35 @@ class RedisTransport(Transport):
         try:
             if source.durable:
                 subscription = await self._subscribe_durable(session, source)
-            elif self._hub is None:
-                raise ConnectionLost("closed")
             else:
-                subscription = await self._hub.subscribe(source)
+                subscription = await self._hub_for(session, source).subscribe(source)
         except REPLY_ERRORS as error:
             raise session.failure(error) from error
         self._subscriptions.append(subscription)
         return subscription
+
+    def _hub_for(self, session: Session, source: Source) -> LiveHub:
+        """One for all; on a cluster one for each type, and one anywhere for the responses."""
+        key = (
+            b""
+            if source.reply
+            else shard_channel(Subject(source.namespace, Kind.LIVE, source.type))
+        )
+        return self._hubs.setdefault(session.servers.place(key), LiveHub(session, key))
 
     async def _subscribe_durable(self, session: Session, source: Source) -> Subscription:
         group = source.group
         if source.ephemeral:
             group = f"{session.runtime.instance}-{len(self._subscriptions)}"
             await create_groups(session, source_streams(source, group), b"$", ephemeral=True)
+        key = stream_key(Subject(source.namespace, Kind.LOG, source.type))
+        place = (group, session.servers.place(key))
         async with self._opening:
-            reader = self._readers.get(group)
+            reader = self._readers.get(place)
             if reader is None:
-                reader = GroupReader(session, group)
+                reader = GroupReader(session, group, key)
                 await reader.open()
-                self._readers[group] = reader
+                self._readers[place] = reader
         subscription = LogSubscription(session, source, group, reader)
         await forget_members(session, subscription.streams)
         reader.join(subscription)
@@ -265,25 +245,28 @@ class RedisTransport(Transport):
         """Delete every key of the namespace; looks through the whole database once."""
         session = self._need()
         pattern = f"{{{check_token(namespace, 'namespace')}[:}}]*"
-        cursor = b"0"
-        while True:
-            cursor, keys = await session.commands.call(
-                *(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-            )
-            if keys:
-                await session.commands.call(b"UNLINK", *keys)
-            if cursor == b"0":
-                return
+        for wire in session.servers.wires:
+            cursor = b"0"
+            while True:
+                cursor, keys = await wire.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+                for reply in await session.servers.ask([(b"UNLINK", key) for key in keys]):
+                    if isinstance(reply, Exception):
+                        raise session.failure(reply) from reply
+                if cursor == b"0":
+                    break
 
     async def health(self) -> Health:
-        """Ask for a `PING` on the connection that publishes and settles."""
-        if self._session is None:
+        """Ask for a `PING` on each connection that publishes and settles."""
+        session = self._session
+        if session is None:
             return Health(ok=False, detail="the transport is not open")
+        asked = (wire.call(b"PING", patience=_HEALTH_SECONDS) for wire in session.servers.wires)
         try:
-            await self._session.commands.call(b"PING", patience=_HEALTH_SECONDS)
+            await asyncio.gather(*asked)
         except (CatgaError, *REPLY_ERRORS) as error:
-            return Health(ok=False, detail=str(self._session.failure(error)))
-        return Health(ok=True)
+            return Health(ok=False, detail=str(session.failure(error)))
+        trouble = session.servers.trouble()
+        return Health(ok=not trouble, detail=trouble)
 
     async def close(self) -> None:
         """Close the subscriptions and disconnect."""
@@ -295,11 +278,22 @@ class RedisTransport(Transport):
             await subscription.close()
         for reader in self._readers.values():
             await reader.close()
-        if self._hub is not None:
-            await self._hub.close()
-        await session.commands.close()
+        for hub in self._hubs.values():
+            await hub.close()
+        await session.servers.close()
 
     def _need(self) -> Session:
         if self._session is None:
-            raise ConnectionLost(f"the transport of {self._dialer.where} is not open")
+            raise ConnectionLost(f"the transport of {self._where} is not open")
         return self._session
+
+
+def _how_to_connect(address: Address, settings: RedisSettings) -> Callable[[Runtime], Servers]:
+    """Return what makes the servers of a bus. Raises `ConfigurationError` for a wrong address."""
+    if address.scheme in {"redis+cluster", "rediss+cluster"}:
+        check_cluster_address(address)
+        return lambda runtime: Cluster(address, settings, runtime)
+    sentinel = address.scheme == "redis+sentinel"
+    dialer = (SentinelDialer if sentinel else Dialer)(address, settings)
+    patience = settings.reply_timeout.total_seconds()
+    return lambda runtime: OneServer(dialer, runtime, patience)

@@ -110,7 +110,7 @@ class Trimmer:
             ]
             values = [ABANDONED_MS, _LIMIT, retry_key(stream.subject, "%s")]
             try:
-                await TRIM.run(session.commands, keys, values)
+                await TRIM.run(session.line(stream.key), keys, values)
             except REPLY_ERRORS:
                 continue  # the stream is gone, or it is not permitted
             except CatgaError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,14 +12,13 @@ from typing import Any
 import attrs
 import hiredis
 from redis.asyncio.connection import Connection
-from redis.exceptions import ReadOnlyError
 
 from catga.errors import CatgaError, ConnectionLost
 from catga.spi import EventKind, Runtime, TransportEvent
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS, ReplyLost, translate
 
-__all__ = ["Wire", "pack_command"]
+__all__ = ["Line", "Wire", "pack_command"]
 
 pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 """Write one command as the server reads it. (The client's stub knows tuples of one only.)"""
@@ -27,7 +27,41 @@ _HIGH_WATER = 1 << 18
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _WATCH_EVERY = 0.25
-_PUSHES = frozenset({b"message", b"pmessage"})
+# A shard's channels are also ended unasked, when their slot moves: so it is never an answer here.
+_PUSHES = frozenset({b"message", b"pmessage", b"smessage", b"sunsubscribe"})
+
+
+class Line(ABC):
+    """What carries commands to a server, and their replies back in order."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether commands can be sent now."""
+
+    @abstractmethod
+    def request(
+        self, packed: bytes, replies: int = 1, patience: float | None = None
+    ) -> Awaitable[list[Any]]:
+        """Send packed commands and return that many replies, error replies as values.
+
+        Raises `ConnectionLost` (not sent) or `ReplyLost`.
+        """
+
+    @abstractmethod
+    def post(self, packed: bytes, replies: int = 1) -> bool:
+        """Send packed commands whose replies nobody waits for; False when not connected."""
+
+    @abstractmethod
+    async def room(self) -> None:
+        """Return once the output buffer is below its bound (at once, most of the time)."""
+
+    async def call(self, *command: Any, patience: float | None = None) -> Any:
+        """Send one command and return its reply; raises what the client made of an error."""
+        reply = (await self.request(pack_command(command), 1, patience))[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
 
 @attrs.define(eq=False)
@@ -40,7 +74,7 @@ class _Request:
     sent: bool = False
 
 
-class Wire:
+class Wire(Line):
     """A connection that pipelines by itself and comes back by itself, but repeats nothing.
 
     When it breaks, everything that waits fails at once: with `ReplyLost` what was written, with
@@ -80,6 +114,22 @@ class Wire:
         """Whether commands can be sent now."""
         return self._connection is not None
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The host and port of the server that this leads to now."""
+        connection = self._connection
+        return None if connection is None else (connection.host, int(connection.port))
+
+    def leave(self, reason: str) -> None:
+        """Break the connection, and dial again."""
+        if self._connection is not None:
+            self._break(self._connection, ConnectionLost(reason))
+
     async def open(self) -> None:
         """Connect within the bus's connect deadline, and stay connected until `close`."""
         connection = await self._dialer.dial_until(self._runtime)
@@ -113,13 +163,6 @@ class Wire:
             return False
         self._push(packed, replies, None, self._patience)
         return True
-
-    async def call(self, *command: Any, patience: float | None = None) -> Any:
-        """Send one command and return its reply; raises what the client made of an error."""
-        reply = (await self.request(pack_command(command), 1, patience))[0]
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
 
     async def room(self) -> None:
         """Return once the output buffer is below its bound (at once, most of the time)."""
@@ -177,6 +220,7 @@ class Wire:
     async def _read(self, connection: Connection) -> None:
         """Hand out replies until the connection ends."""
         read = connection.read_response
+        leaves_on = self._dialer.leaves_on
         on_push = self._on_push
         waiting = self._waiting
         try:
@@ -196,8 +240,9 @@ class Wire:
                     waiting.popleft()
                     if request.future is not None and not request.future.done():
                         request.future.set_result(request.replies)
-                if isinstance(reply, ReadOnlyError) and self._dialer.has_choice:
-                    self._break(connection, reply)  # demoted: another host is in charge now
+                if isinstance(reply, leaves_on):
+                    self._dialer.told(reply)
+                    self._break(connection, reply)  # another server is in charge now
         except Exception as error:
             self._break(connection, error)
 
