@@ -39,6 +39,7 @@ ONCE = (
     "tests/bus/test_bus_nodes.py",
     "tests/bus/test_bus_proxy.py",
     "tests/nats/test_nats_cluster.py",
+    "tests/redis/test_redis_cluster.py",
     "tests/redis/test_redis_pair.py",
     "tests/redis/test_redis_sentinel.py",
 )

@@ -9,7 +9,7 @@ import pytest
 
 from catga.testing import ServerProcess, named_servers
 from catga_nats.testing import NatsServer
-from catga_redis.testing import RedisServer
+from catga_redis.testing import RedisCluster, RedisServer
 
 NATS = named_servers("CATGA_TEST_NATS_SERVERS")
 REDIS = named_servers("CATGA_TEST_REDIS_SERVERS")
@@ -33,6 +33,12 @@ def restarting() -> Callable[[ServerProcess], Callable[[], Awaitable[None]]]:
 def nats(request: pytest.FixtureRequest) -> Iterator[NatsServer]:
     with NatsServer(request.param) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    with RedisCluster() as running:
+        yield running
 
 
 @pytest.fixture(scope="session", params=REDIS.values(), ids=[f"redis-{name}" for name in REDIS])

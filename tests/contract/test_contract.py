@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -15,6 +16,8 @@ from catga.testing.contract import (
     TransportContract,
 )
 from catga.testing.harness import Harness
+from catga.testing.programs.profiles import PROFILES, chosen_profile
+from catga_redis.testing import RedisCluster
 
 Restarting = Callable[[ServerProcess], Callable[[], Awaitable[None]]]
 
@@ -73,3 +76,18 @@ class TestRedisWithNatsInbox(CompletionContract):
     def harness(self, nats: ServerProcess, redis: ServerProcess) -> Harness:
         settings = {"reclaim_interval": 0.1, "trim_interval": 0.1}
         return Harness(url=redis.url, time_scale=0.2, settings=settings, inbox=nats.url)
+
+
+if chosen_profile() is PROFILES["nightly"]:  # its scenarios stand in tests/redis
+
+    class TestRedisCluster(TransportContract):
+        @pytest.fixture
+        def harness(self, redis_cluster: RedisCluster) -> Harness:
+            return Harness(
+                url=redis_cluster.url,
+                time_scale=0.2,
+                settings={"reclaim_interval": 0.1, "trim_interval": 0.1},
+                small={"live_buffer": 50, "max_payload_bytes": 65_536},
+                small_buffer=50,
+                restart=lambda: asyncio.to_thread(redis_cluster.restart),
+            )

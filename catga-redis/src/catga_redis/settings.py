@@ -23,7 +23,7 @@ _at_least_one = validators.optional(validators.ge(1))
 
 @attrs.frozen
 class RedisSettings:
-    """Settings of `redis://`, `rediss://` and `redis+sentinel://` URLs."""
+    """Settings of `redis://`, `redis+sentinel://` and `redis+cluster://` URLs."""
 
     max_length: int | None = attrs.field(default=None, validator=_at_least_one)
     """About how many entries a type's streams keep. A named risk: Redis trims what no group has
