@@ -212,6 +212,7 @@ def test_the_reason_why_a_known_plugin_failed_is_given_when_it_is_asked_for(
         ("redis", "redis"),
         ("rediss", "redis"),
         ("redis+sentinel", "redis"),
+        ("redis+cluster", "redis"),
         ("inmemory", "inmemory"),
     ],
 )

@@ -16,6 +16,7 @@ CAPABILITIES = frozenset(
         Capability.AT_LEAST_ONCE,
         Capability.EXACTLY_ONCE,
         Capability.ATOMIC,
+        Capability.ATOMIC_PUBLISH,
         Capability.DEAD_LETTERS,
         Capability.DELAY,
         Capability.DISCOVERY,

@@ -59,7 +59,7 @@ _NO_JETSTREAM = (
 _STORED = (
     Capability.AT_LEAST_ONCE,
     Capability.EXACTLY_ONCE,
-    Capability.ATOMIC,
+    *(Capability.ATOMIC, Capability.ATOMIC_PUBLISH),
     Capability.DEAD_LETTERS,
     Capability.DELAY,
     Capability.DISCOVERY,
@@ -157,8 +157,9 @@ class NatsTransport(Transport):
             else:
                 found = ".".join(map(str, connection.version))
                 reason = f"atomic batches came with nats-server 2.12, this one is {found}"
-                absent = {**_ABSENT, Capability.ATOMIC: reason}
-                self._capabilities = Capabilities(CAPABILITIES - {Capability.ATOMIC}, absent)
+                gone = dict.fromkeys((Capability.ATOMIC, Capability.ATOMIC_PUBLISH), reason)
+                absent = {**_ABSENT, **gone}
+                self._capabilities = Capabilities(CAPABILITIES - {*gone}, absent)
             self._letters = StreamLetters(connection, self._api)
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:

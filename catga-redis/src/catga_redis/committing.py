@@ -111,6 +111,8 @@ async def commit_effects(
     effects = _NOTHING if commit.effects is None else commit.effects
     if any(out.not_before is not None or not out.subject.durable for out in effects.outgoing):
         return Refused(CapabilityError("a commit publishes to stored subjects, at once"))
+    if effects.outgoing and session.servers.sharded:
+        return Refused(CapabilityError("a commit on a cluster publishes nothing"))
     keys = [stream.key, done_key(commit.record.key)]
     values: list[Any] = [
         *(stream.group, session.member, session.completion_ms, id_, count),
@@ -122,7 +124,7 @@ async def commit_effects(
     for value in effects.writes.values():
         values += (b"", b"") if value is None else (b"=", value)
     _add_outgoing(session, effects.outgoing, keys, values)
-    outcome = await COMMIT_EFFECTS.run(session.commands, keys, values)
+    outcome = await COMMIT_EFFECTS.run(session.line(stream.key), keys, values)
     if isinstance(outcome, bytes):
         words = outcome.decode(errors="backslashreplace")
         return Refused(CatgaError(f"nothing was written: {words}"))

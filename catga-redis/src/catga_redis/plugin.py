@@ -8,9 +8,10 @@ from catga.plugins import hookimpl
 from catga.spi import Address, Capability, Transport, TransportDescriptor
 from catga_redis.settings import RedisSettings
 
-__all__ = ["CAPABILITIES", "catga_transports"]
+__all__ = ["CAPABILITIES", "CLUSTER_SCHEMES", "catga_transports"]
 
 CAPABILITIES = frozenset(Capability) - {Capability.HANDLED}
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 
 
 def _build(address: Address, settings: RedisSettings, explicit: frozenset[str]) -> Transport:
@@ -25,7 +26,7 @@ def catga_transports() -> Sequence[TransportDescriptor]:
     return (
         TransportDescriptor(
             name="redis",
-            schemes=("redis", "rediss", "redis+sentinel", "redis+cluster", "rediss+cluster"),
+            schemes=("redis", "rediss", "redis+sentinel", *CLUSTER_SCHEMES),
             factory=_build,
             settings=RedisSettings,
             capabilities=CAPABILITIES,

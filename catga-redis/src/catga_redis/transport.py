@@ -48,7 +48,7 @@ from catga_redis.inbox import RedisInbox
 from catga_redis.live import LiveHub
 from catga_redis.looking import look_at
 from catga_redis.names import shard_channel, source_streams, stream_key
-from catga_redis.plugin import CAPABILITIES
+from catga_redis.plugin import CAPABILITIES, CLUSTER_SCHEMES
 from catga_redis.publisher import Publisher
 from catga_redis.reader import GroupReader
 from catga_redis.sentinel import SentinelDialer
@@ -59,8 +59,15 @@ from catga_redis.streams import LogSubscription
 
 __all__ = ["RedisTransport"]
 
-_CAPABILITIES = Capabilities(
-    CAPABILITIES, {Capability.HANDLED: "Redis does not say when every group has settled an entry"}
+_ABSENT = {Capability.HANDLED: "Redis does not say when every group has settled an entry"}
+_CAPABILITIES = Capabilities(CAPABILITIES, _ABSENT)
+_OF_A_CLUSTER = Capabilities(
+    CAPABILITIES - {Capability.ATOMIC_PUBLISH},
+    {
+        **_ABSENT,
+        Capability.ATOMIC_PUBLISH: "on a cluster no script reaches the slot of another type: "
+        "use bus.publish in the handler, whose ids are derived, or one server",
+    },
 )
 _HEALTH_SECONDS = 2.0
 
@@ -75,6 +82,7 @@ class RedisTransport(Transport):
         self._explicit = explicit
         self._connect = _how_to_connect(address, settings)
         self._where = address.shown
+        self._sharded = address.scheme in CLUSTER_SCHEMES
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._inbox: RedisInbox | None = None
@@ -91,8 +99,9 @@ class RedisTransport(Transport):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Everything but knowing when all groups have handled a message."""
-        return _CAPABILITIES
+        """Everything but knowing when all groups have handled a message; on a cluster also but
+        publishing in a commit."""
+        return _OF_A_CLUSTER if self._sharded else _CAPABILITIES
 
     @property
     def max_payload_bytes(self) -> int | None:
@@ -290,7 +299,7 @@ class RedisTransport(Transport):
 
 def _how_to_connect(address: Address, settings: RedisSettings) -> Callable[[Runtime], Servers]:
     """Return what makes the servers of a bus. Raises `ConfigurationError` for a wrong address."""
-    if address.scheme in {"redis+cluster", "rediss+cluster"}:
+    if address.scheme in CLUSTER_SCHEMES:
         check_cluster_address(address)
         return lambda runtime: Cluster(address, settings, runtime)
     sentinel = address.scheme == "redis+sentinel"

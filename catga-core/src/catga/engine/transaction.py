@@ -112,6 +112,8 @@ class Transaction:
     async def _publish(
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
     ) -> str:
+        who = f"context.transaction.publish of {self._atomic.type}"
+        self._atomic.transport.capabilities.require(Capability.ATOMIC_PUBLISH, who)
         outgoing = await self._atomic.encode(message, qos, to, extras)
         if outgoing.qos is QualityOfService.AT_MOST_ONCE:
             raise ConfigurationError(

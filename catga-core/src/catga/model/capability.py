@@ -26,6 +26,9 @@ class Capability(StrEnum):
     ATOMIC = "atomic"
     """What a handler writes through its transaction is committed together with its completion
     record (`Commit.effects`)."""
+    ATOMIC_PUBLISH = "atomic-publish"
+    """What a handler publishes through its transaction leaves with that commit, to whatever type
+    (`Effects.outgoing`)."""
     HANDLED = "handled"
     """The transport can tell when every group has finished a message (`wait_handled`)."""
     DISCOVERY = "discovery"

@@ -23,8 +23,10 @@ _PUBLISHED: Mapping[str, str] = {
     "inmemory": "inmemory",
     "nats": "nats",
     "redis": "redis",
+    "redis+cluster": "redis",
     "redis+sentinel": "redis",
     "rediss": "redis",
+    "rediss+cluster": "redis",
     "tls": "nats",
 }
 

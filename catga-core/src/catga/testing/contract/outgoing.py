@@ -41,6 +41,26 @@ class OutgoingContract:
     # ---- what a handler sees
 
     @law(qos=2, needs=[Capability.ATOMIC])
+    async def test_publishing_in_a_transaction_is_there_or_refused(self, stage: Stage) -> None:
+        """Words: where it cannot leave with the commit, it is refused before anything is sent."""
+        bus, refused = stage.bus(publishes=[Ordered]), list[str]()
+
+        @bus.handle(Charged)
+        async def handle(_charged: Charged, context: Context) -> None:
+            try:
+                await context.transaction.publish(Ordered(1))
+            except CapabilityError as error:
+                refused.append(str(error))
+
+        async with stage.running(bus):
+            await bus.publish(Charged(1))
+            await stage.until(lambda: bus.counts()["law/Charged"].get("ack"))
+        here = Capability.ATOMIC_PUBLISH in stage.anchor.capabilities
+        assert len(refused) == (0 if here else 1)
+        assert all(Capability.ATOMIC_PUBLISH.value in words for words in refused)
+        assert len(await stage.copies("Ordered")) == (1 if here else 0)
+
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_what_a_transaction_publishes_comes_once_and_in_order(self, stage: Stage) -> None:
         """QoS 2, second and fifth law: to all groups or to one, at QoS 1 and 2, under ids that are
         derived from the handled message unless they were given by hand."""
@@ -64,7 +84,7 @@ class OutgoingContract:
         assert len({*ids}) == 3
         assert (refunds.numbers, orders.calls) == ([0, 1, 2, 3], [(7, 1)])
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_what_no_broker_stores_cannot_be_part_of_a_commit(self, stage: Stage) -> None:
         """QoS 2, words: a message at QoS 0 would leave whether or not the commit comes."""
         bus, refused = stage.bus(publishes=[Ticked, Ordered]), list[str]()
@@ -80,7 +100,7 @@ class OutgoingContract:
             await _handled(stage, bus, Charged=1)
         assert "QoS 0" in refused[0]
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_a_run_that_fails_publishes_nothing_of_its_transaction(
         self, stage: Stage
     ) -> None:
@@ -101,7 +121,7 @@ class OutgoingContract:
         assert heard.calls == [(2, 1)]
         assert len(await stage.copies("Refunded")) == 1
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_a_crash_before_the_commit_publishes_nothing(self, stage: Stage) -> None:
         """QoS 2, second law: a bus that dies in mid-handler has published nothing; whoever takes
         over publishes what it works out itself, once."""
@@ -124,7 +144,7 @@ class OutgoingContract:
         assert heard.calls == [(2, 1)]
         assert len(await stage.copies("Refunded")) == 1
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_a_second_copy_publishes_nothing_of_its_transaction(self, stage: Stage) -> None:
         """QoS 2, second law: the record is the fence, also for a replayed or a repeated copy."""
         transport, bus = await stage.transport(), stage.bus(publishes=[Refunded])
@@ -139,7 +159,7 @@ class OutgoingContract:
         assert heard.calls == [(1, 1)]
         assert len(await stage.copies("Refunded")) == 1
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_who_runs_again_after_a_conflict_publishes_once(self, stage: Stage) -> None:
         """QoS 2, second law: each member says what the balance became; nobody says what it would
         have been had another not been quicker."""
@@ -156,7 +176,7 @@ class OutgoingContract:
 
     # ---- what a transport does
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_a_conflict_publishes_nothing(self, stage: Stage) -> None:
         """QoS 2, second law: all or nothing: one version that differs keeps everything back."""
         _, member, (one, two) = await _held(stage, 2)
@@ -169,7 +189,7 @@ class OutgoingContract:
         assert await _commit(stage, member, two, "m-2", third) == Done()
         assert await _bodies(stage, 2) == [b"1", b"3"]
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_a_late_commit_publishes_nothing(self, stage: Stage) -> None:
         """QoS 2, second law, and QoS 1, sixth law: what an expired owner worked out is lost, and
         who comes second to a record adds nothing."""
@@ -189,7 +209,7 @@ class OutgoingContract:
         assert again.before
         assert await _bodies(stage, 1) == [b"1"]
 
-    @law(qos=2, needs=[Capability.ATOMIC])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_one_id_in_two_commits_is_stored_once(self, stage: Stage) -> None:
         """QoS 2, first law: within W, also when it was published in the ordinary way before."""
         transport, member, (one, two) = await _held(stage, 2)
@@ -205,7 +225,7 @@ class OutgoingContract:
         assert await _commit(stage, member, third, "m-3", Effects({}, {}, [last])) == Done()
         assert await _bodies(stage, 3) == [b"before", b"same", b"last"]
 
-    @law(qos=2, needs=[Capability.ATOMIC, Ability.CUT])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH, Ability.CUT])
     async def test_a_commit_that_is_cut_anywhere_publishes_once(self, stage: Stage) -> None:
         """Faults, cut at the k-th write, before or after the broker was given it: with the record
         or not at all, and trying again ends it."""
@@ -229,7 +249,7 @@ class OutgoingContract:
             await stage.wait(member.close())
         assert await _bodies(stage, 3) == [b"0", b"1", b"2"]
 
-    @law(qos=2, needs=[Capability.ATOMIC, Ability.RESTART])
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH, Ability.RESTART])
     async def test_what_a_commit_published_survives_its_publisher_and_a_restart(
         self, stage: Stage
     ) -> None:
