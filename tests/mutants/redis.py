@@ -11,6 +11,7 @@ from catga.errors import CatgaError
 from catga.spi import Outgoing, Receipt, SettleResult
 from catga_redis import committing, groups, later, settling, streams, trimming
 from catga_redis.errors import unconfirmed
+from catga_redis.names import effect_key
 from catga_redis.publisher import Publisher
 from catga_redis.scripts import Script
 from catga_redis.session import Session
@@ -194,6 +195,23 @@ def publishes_before_it_commits_on_redis(real: Any) -> Any:
         effects = rest[-1].effects
         await Publisher(session).publish(effects.outgoing)
         bare = attrs.evolve(rest[-1], effects=attrs.evolve(effects, outgoing=()))
+        result: SettleResult = await real(session, *rest[:-1], bare)
+        return result
+
+    return commit_effects
+
+
+@mutant(
+    Base.REDIS, settling, "commit_effects", law="test_of_two_members_with_one_message_one_writes"
+)
+def two_step_commit_on_redis(real: Any) -> Any:
+    """Effects are written in one step, record and acknowledgement in a second one."""
+
+    async def commit_effects(session: Session, *rest: Any) -> SettleResult:
+        effects = rest[-1].effects
+        for key, value in effects.writes.items():
+            await session.commands.call(b"SET", effect_key(key), value or b"")
+        bare = attrs.evolve(rest[-1], effects=attrs.evolve(effects, writes={}))
         result: SettleResult = await real(session, *rest[:-1], bare)
         return result
 

@@ -10,7 +10,7 @@ from catga_inmemory.settings import MemorySettings
 
 __all__ = ["CAPABILITIES", "catga_transports"]
 
-CAPABILITIES = frozenset(Capability)
+CAPABILITIES = frozenset(Capability) - {Capability.COMMANDS}
 
 
 def _build(address: Address, settings: MemorySettings, explicit: frozenset[str]) -> Transport:

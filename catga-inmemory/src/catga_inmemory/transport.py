@@ -9,6 +9,7 @@ from catga.errors import ConfigurationError, ConnectionLost, NoResponders
 from catga.spi import (
     Address,
     Capabilities,
+    Capability,
     Completion,
     DeadLetterStore,
     Done,
@@ -42,7 +43,10 @@ from catga_inmemory.subscriptions import LiveSubscription, LogSubscription
 
 __all__ = ["MemoryTransport"]
 
-_CAPABILITIES = Capabilities(CAPABILITIES)
+_CAPABILITIES = Capabilities(
+    CAPABILITIES,
+    {Capability.COMMANDS: "memory has no commands: a transaction writes keys and publishes"},
+)
 
 
 class MemoryInbox(InboxStore):

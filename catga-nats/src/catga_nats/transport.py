@@ -67,6 +67,7 @@ _STORED = (
 )
 _ABSENT = {
     Capability.PARK: "JetStream stores a dead letter and settles its original in two steps",
+    Capability.COMMANDS: "JetStream has no commands: a transaction writes keys and publishes",
     Capability.COMMIT: "JetStream acknowledges and records in two steps",
     Capability.HANDLED: "JetStream does not tell a publisher when a group has handled a message",
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from catga.errors import CapabilityError, CatgaError
+from catga.errors import CapabilityError, CatgaError, ConfigurationError
 from catga.spi import (
     Commit,
     Conflict,
@@ -23,6 +23,7 @@ from catga.spi import (
     Refused,
     SettleResult,
 )
+from catga_redis.commands import plan_commands
 from catga_redis.inbox import record_value
 from catga_redis.names import StreamKey, done_key, effect_key, seen_prefix, stream_key
 from catga_redis.scripts import HELD, Script
@@ -36,9 +37,11 @@ _NOTHING = Effects({}, {})
 COMMIT_EFFECTS = Script(
     HELD
     + b"""
--- KEYS: stream, record, read key ..., written key ..., stream, dedupe key, stream ...
--- ARGV: group, consumer, ttl ms, id, count, value, window ms, reads, writes, publishes,
---       version ..., '=' or '' to remove, value ..., '1' (store once) or '', length or '', body ...
+-- KEYS: stream, record, read key ..., written key ..., key of a command ..., stream, dedupe key ...
+-- ARGV: group, consumer, ttl ms, id, count, value, reads, writes, commands, publishes,
+--       version ..., '=' or '' to remove, value ...,
+--       type of a key or '' for any, by how much it is counted or '', field, words, name, word ...,
+--       window ms (0: for ever) or '' to store always, length or '', body ...
 -- 0: not held, 1: written, 2: a version differs, 3: recorded before; or why it cannot be done. Only
 -- after 1 anything was written. The record is the fence, and the first write.
 local stream, group, id = KEYS[1], ARGV[1], ARGV[4]
@@ -47,7 +50,7 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   return 3
 end
 if not held(stream, group, ARGV[2], id, ARGV[5]) then return 0 end
-local window, reads, writes = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local reads, writes, commands = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 for i = 1, reads do
   local now = redis.call('GET', KEYS[2 + i])
   if (now and redis.sha1hex(now) or '') ~= ARGV[10 + i] then return 2 end
@@ -70,7 +73,33 @@ for n = 0, writes - 1 do
     return 'the user may not run DEL'
   end
 end
-local out_key, out = first_key + writes, first + 2 * writes
+local own_key, at, run, sums = first_key + writes, first + 2 * writes, {}, {}
+for n = 0, commands - 1 do
+  local key, kind, amount, field = KEYS[own_key + n], ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local words = {ARGV[at + 4], key}
+  for w = 1, tonumber(ARGV[at + 3]) - 1 do words[w + 2] = ARGV[at + 4 + w] end
+  at = at + 4 + tonumber(ARGV[at + 3])
+  if not may(unpack(words)) then return 'the user may not run ' .. words[1] .. ' on ' .. key end
+  local found = kind ~= '' and wrong(key, kind)
+  if found then return found end
+  if amount ~= '' then
+    local place = #key .. ':' .. key .. field
+    local sum = sums[place]
+    if not sum then
+      local now = kind == 'hash' and redis.call('HGET', key, field)
+      if kind ~= 'hash' then now = redis.call('GET', key) end
+      now = now or '0'
+      if #now > 17 or not (now == '0' or string.find(now, '^-?[1-9]%d*$')) then
+        return key .. ' holds no integer that can be counted'
+      end
+      sum = math.abs(tonumber(now))
+    end
+    sums[place] = sum + tonumber(amount)
+    if sums[place] >= 9007199254740992 then return key .. ' would be counted beyond 2^53' end
+  end
+  run[n + 1] = words
+end
+local out_key, out = own_key + commands, at
 for n = 0, tonumber(ARGV[10]) - 1 do
   local key = KEYS[out_key + 2 * n]
   if not may('XADD', key, '*', 'b', '') then return 'the user may not run XADD on ' .. key end
@@ -85,6 +114,7 @@ for n = 0, writes - 1 do
     redis.call('DEL', KEYS[first_key + n])
   end
 end
+for _, words in ipairs(run) do redis.call(unpack(words)) end
 for n = 0, tonumber(ARGV[10]) - 1 do
   local key, seen = KEYS[out_key + 2 * n], KEYS[out_key + 2 * n + 1]
   local once, most, body = ARGV[out + 3 * n], ARGV[out + 3 * n + 1], ARGV[out + 3 * n + 2]
@@ -95,7 +125,11 @@ for n = 0, tonumber(ARGV[10]) - 1 do
     else
       name = redis.call('XADD', key, 'MAXLEN', '~', most, '*', 'b', body)
     end
-    if once ~= '' then redis.call('SET', seen, name, 'PX', window) end
+    if once == '0' then
+      redis.call('SET', seen, name)
+    elseif once ~= '' then
+      redis.call('SET', seen, name, 'PX', once)
+    end
   end
 end
 redis.call('XACK', stream, group, id)
@@ -113,16 +147,26 @@ async def commit_effects(
         return Refused(CapabilityError("a commit publishes to stored subjects, at once"))
     if effects.outgoing and session.servers.sharded:
         return Refused(CapabilityError("a commit on a cluster publishes nothing"))
+    place = commit.record.key
+    try:
+        commands = plan_commands(place.namespace, place.type, effects.commands)
+    except ConfigurationError as error:
+        return Refused(error)
     keys = [stream.key, done_key(commit.record.key)]
     values: list[Any] = [
         *(stream.group, session.member, session.completion_ms, id_, count),
-        *(record_value(commit.record), session.window_ms),
-        *(len(effects.reads), len(effects.writes), len(effects.outgoing)),
+        record_value(commit.record),
+        *(len(effects.reads), len(effects.writes), len(commands), len(effects.outgoing)),
         *(found.version for found in effects.reads.values()),
     ]
     keys += map(effect_key, (*effects.reads, *effects.writes))
     for value in effects.writes.values():
         values += (b"", b"") if value is None else (b"=", value)
+    for planned in commands:
+        name, key, *rest = planned.words
+        keys.append(key)
+        amount = planned.amount if planned.counts else b""
+        values += (planned.kind, amount, planned.field, len(rest) + 1, name, *rest)
     _add_outgoing(session, effects.outgoing, keys, values)
     outcome = await COMMIT_EFFECTS.run(session.line(stream.key), keys, values)
     if isinstance(outcome, bytes):
@@ -137,4 +181,5 @@ def _add_outgoing(
     for out in batch:
         keys += (stream_key(out.subject), seen_prefix(out.subject) + out.message_id.encode())
         once = out.qos is QualityOfService.EXACTLY_ONCE
-        values += (b"1" if once else b"", session.length_of(out.subject), out.body)
+        window = session.window_of(out.subject) if once else b""
+        values += (window, session.length_of(out.subject), out.body)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha1
 
-from catga.spi import EffectKey, EffectStore, Found
+from catga.spi import Command, EffectKey, EffectStore, Found
+from catga_redis.commands import own_key, plan_commands
 from catga_redis.names import effect_key
 from catga_redis.session import Session
 
@@ -27,6 +28,14 @@ class RedisEffects(EffectStore):
             if isinstance(reply, Exception):
                 raise self._session.failure(reply) from reply
         return [Found(reply, _version(reply)) for reply in replies]
+
+    def check(self, namespace: str, type_: str, commands: Sequence[Command]) -> None:
+        """Let nothing in that could fail when the rest is written."""
+        plan_commands(namespace, type_, commands)
+
+    def own_key(self, namespace: str, type_: str, name: str) -> str:
+        """Put the hash tag of the type behind the name."""
+        return own_key(namespace, type_, name)
 
 
 def _version(value: bytes | None) -> str:

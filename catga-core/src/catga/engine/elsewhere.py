@@ -30,7 +30,7 @@ from catga.spi import (
 __all__ = ["RecordsElsewhere"]
 
 _APART = "the completion records are kept elsewhere (inbox=…), and no step reaches both"
-_ABSENT = dict.fromkeys((Capability.COMMIT, Capability.ATOMIC), _APART)
+_ABSENT = dict.fromkeys((Capability.COMMIT, Capability.ATOMIC, Capability.COMMANDS), _APART)
 
 
 class RecordsElsewhere(Transport):

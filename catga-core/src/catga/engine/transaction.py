@@ -13,7 +13,7 @@ from catga.errors import CapabilityError, ConfigurationError, PayloadTooLarge
 from catga.model.capability import Capability
 from catga.model.qos import QualityOfService
 from catga.model.subject import check_token
-from catga.spi import EffectKey, Effects, EffectStore, Found, Outgoing, Transport
+from catga.spi import Command, EffectKey, Effects, EffectStore, Found, Outgoing, Transport
 
 __all__ = ["Atomic", "Encode", "Transaction"]
 
@@ -36,12 +36,13 @@ class Transaction:
     what was read here, the handler runs again, at once and as the same attempt.
     """
 
-    __slots__ = ("_atomic", "_found", "_limit", "_outgoing", "_store", "_writes")
+    __slots__ = ("_atomic", "_commands", "_found", "_limit", "_outgoing", "_store", "_writes")
 
     def __init__(self, atomic: Atomic, store: EffectStore) -> None:
         self._atomic = atomic
         self._store = store
         self._limit = atomic.transport.max_payload_bytes
+        self._commands: list[Command] = []
         self._outgoing: list[Outgoing] = []
         self._found: dict[EffectKey, Found] = {}
         self._writes: dict[EffectKey, bytes | None] = {}
@@ -70,12 +71,43 @@ class Transaction:
         """
         if not isinstance(value, bytes):
             raise ConfigurationError(f"a transaction writes bytes, not {type(value).__name__}")
-        self._check_size(value)
+        self._check_size(len(value))
         self._writes[self._key(key)] = value
 
     def delete(self, key: str) -> None:
         """Let `key` be gone once this message is completed."""
         self._writes[self._key(key)] = None
+
+    def command(self, *words: str | bytes | float) -> None:
+        """Let the commit run a command of the broker's own: `tx.command("INCRBY", key, 5)`.
+
+        Its key is one of the program's, for anybody to read; `key` makes one that a commit reaches.
+        What it answers is not told. It is not compared with what was read, so that two commits do
+        not conflict over it. Nothing is rolled back by such a broker: only commands are taken whose
+        every way to fail is looked at before anything is written. What stands in their way then (a
+        value of another type, a counter that holds no integer) fails the handler, and nothing was
+        written.
+
+        Raises `CapabilityError` where the broker has no commands, and `ConfigurationError` for one
+        that is not taken, whose words are wrong, or whose key is Catga's own or out of reach.
+        """
+        atomic, commands = self._atomic, [*self._commands, tuple(map(_word, words))]
+        who = f"context.transaction.command of {atomic.type}"
+        atomic.transport.capabilities.require(Capability.COMMANDS, who)
+        self._store.check(atomic.namespace, atomic.type, commands)
+        self._check_size(sum(map(len, commands[-1])))
+        self._check_count(len(self._names()) + 1)
+        self._commands = commands
+
+    def key(self, name: str) -> str:
+        """Return a key for `command` that one commit reaches together with the message.
+
+        It is the same for every group. Raises `CapabilityError` where the broker has no commands.
+        """
+        atomic = self._atomic
+        who = f"context.transaction.key of {atomic.type}"
+        atomic.transport.capabilities.require(Capability.COMMANDS, who)
+        return self._store.own_key(atomic.namespace, atomic.type, name)
 
     async def publish(
         self,
@@ -120,27 +152,29 @@ class Transaction:
                 f"{outgoing.subject.type} is sent at QoS 0, where nothing is stored: it cannot be "
                 "part of a commit; use bus.publish"
             )
-        self._check_size(outgoing.body)
+        self._check_size(len(outgoing.body))
         self._check_count(len(self._names()) + 1)
         self._outgoing.append(outgoing)
         return outgoing.message_id
 
     def effects(self) -> Effects:
         """Return what is to be compared, written and published."""
-        return Effects(dict(self._found), dict(self._writes), tuple(self._outgoing))
+        return Effects(
+            dict(self._found), dict(self._writes), tuple(self._outgoing), tuple(self._commands)
+        )
 
     def _names(self) -> set[EffectKey]:
         return {*self._found, *self._writes}
 
-    def _check_size(self, body: bytes) -> None:
-        size = len(body) + _ROOM
+    def _check_size(self, length: int) -> None:
+        size = length + _ROOM
         if self._limit is not None and size > self._limit:
             raise PayloadTooLarge(size, self._limit)
 
     def _check_count(self, names: int) -> None:
-        if names + len(self._outgoing) > _MOST:
+        if names + len(self._outgoing) + len(self._commands) > _MOST:
             raise ConfigurationError(
-                f"a transaction has at most {_MOST} keys and messages together"
+                f"a transaction has at most {_MOST} keys, commands and messages together"
             )
 
     def _key(self, key: str) -> EffectKey:
@@ -153,6 +187,16 @@ class Transaction:
         name = EffectKey(atomic.namespace, atomic.group, atomic.type, key)
         self._check_count(len({name} | self._names()))
         return name
+
+
+def _word(word: str | bytes | float) -> bytes:
+    if isinstance(word, bytes):
+        return word
+    if isinstance(word, str):
+        return word.encode()
+    if isinstance(word, int | float) and not isinstance(word, bool):
+        return str(word).encode()
+    raise ConfigurationError(f"a word of a command is text, bytes or a number, not {word!r}")
 
 
 @attrs.frozen

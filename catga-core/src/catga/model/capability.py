@@ -29,6 +29,8 @@ class Capability(StrEnum):
     ATOMIC_PUBLISH = "atomic-publish"
     """What a handler publishes through its transaction leaves with that commit, to whatever type
     (`Effects.outgoing`)."""
+    COMMANDS = "commands"
+    """A transaction takes commands of the broker's own (`Effects.commands`)."""
     HANDLED = "handled"
     """The transport can tell when every group has finished a message (`wait_handled`)."""
     DISCOVERY = "discovery"

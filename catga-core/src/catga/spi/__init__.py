@@ -30,7 +30,7 @@ from catga.spi.deadletters import DeadLetterStore, StoredLetter
 from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.descriptors import SPI_VERSION, CommandDescriptor, TransportDescriptor
 from catga.spi.discovery import NodeStore, Sighting, Snapshot
-from catga.spi.effects import EffectKey, Effects, EffectStore, Found
+from catga.spi.effects import Command, EffectKey, Effects, EffectStore, Found
 from catga.spi.inbox import Commit, Completion, InboxStore, Record
 from catga.spi.middleware import Instrument, Middleware
 from catga.spi.transport import (
@@ -58,6 +58,7 @@ __all__ = [
     "ChangeKind",
     "Clock",
     "Codec",
+    "Command",
     "CommandDescriptor",
     "Commit",
     "Completion",

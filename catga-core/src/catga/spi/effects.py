@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import attrs
 
+from catga.errors import CapabilityError
 from catga.spi.delivery import Outgoing
 
-__all__ = ["EffectKey", "EffectStore", "Effects", "Found"]
+__all__ = ["Command", "EffectKey", "EffectStore", "Effects", "Found"]
+
+
+Command: TypeAlias = tuple[bytes, ...]
+"""The words of one command: its name, a key, and what it takes."""
 
 
 @attrs.frozen
@@ -43,6 +49,8 @@ class Effects:
     outgoing: Sequence[Outgoing] = ()
     """What is published in the same step: to stored subjects, at once, one copy per id within W
     (`Outgoing.qos` above 0). They arrive in this order."""
+    commands: Sequence[Command] = ()
+    """Commands of the broker's own, in this order, after the writes (`Capability.COMMANDS`)."""
 
 
 class EffectStore(ABC):
@@ -51,3 +59,15 @@ class EffectStore(ABC):
     @abstractmethod
     async def read(self, keys: Sequence[EffectKey]) -> list[Found]:
         """Return what stands under each key now. Raises `TransportError` when it cannot tell."""
+
+    def check(self, namespace: str, type_: str, commands: Sequence[Command]) -> None:
+        """Raise `ConfigurationError` unless all of these can be part of one commit for a message
+        of this type: a command that might fail half-way is none of them, nor is a key that one
+        step cannot reach. Needs `Capability.COMMANDS`."""
+        del namespace, type_, commands
+        raise CapabilityError("this transport has no commands of its own")
+
+    def own_key(self, namespace: str, type_: str, name: str) -> str:
+        """Return a key for `name` that such a commit reaches."""
+        del namespace, type_
+        raise CapabilityError(f"this transport has no commands of its own (for {name!r})")

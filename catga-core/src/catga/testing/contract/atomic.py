@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from catga.bus import Bus
 from catga.engine.context import Context
-from catga.errors import CapabilityError
+from catga.errors import CapabilityError, ConfigurationError
 from catga.model.capability import Capability
 from catga.spi import (
     Commit,
@@ -76,6 +76,24 @@ class AtomicContract:
             await bus.publish(Ordered(1))
             await stage.until(lambda: refused)
         assert "QoS 2" in refused[0]
+
+    @law(qos=2, needs=[Capability.ATOMIC])
+    async def test_commands_are_looked_at_or_refused(self, stage: Stage) -> None:
+        """Words: a broker without commands of its own says so at once; one that has some takes
+        none that it does not know to succeed."""
+        bus, refused = stage.bus(), list[Exception]()
+        there = Capability.COMMANDS in stage.anchor.capabilities
+
+        @bus.handle(Charged)
+        async def handle(_charged: Charged, context: Context) -> None:
+            with raises(ConfigurationError if there else CapabilityError) as error:
+                context.transaction.command("EXPLODE", "key", 1)
+            refused.append(error.value)
+
+        async with stage.running(bus):
+            await bus.publish(Charged(1))
+            await stage.until(lambda: bus.counts()["law/Charged"].get("ack"))
+        assert len(refused) == 1
 
     @law(qos=2, needs=[Capability.ATOMIC])
     async def test_every_effect_is_there_exactly_once(self, stage: Stage) -> None:
