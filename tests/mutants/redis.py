@@ -210,7 +210,8 @@ def two_step_commit_on_redis(real: Any) -> Any:
     async def commit_effects(session: Session, *rest: Any) -> SettleResult:
         effects = rest[-1].effects
         for key, value in effects.writes.items():
-            await session.commands.call(b"SET", effect_key(key), value or b"")
+            name = effect_key(key)
+            await session.line(name).call(b"SET", name, value or b"")
         bare = attrs.evolve(rest[-1], effects=attrs.evolve(effects, writes={}))
         result: SettleResult = await real(session, *rest[:-1], bare)
         return result
