@@ -106,6 +106,7 @@ class ExactlyOnceContract:
                 await asyncio.wait([task])
                 assert (await stage.wait(bus.publish(message))).message_id == message.message_id
         assert len(await stage.copies("Charged")) == 10
+        assert len(stage.tap.stored(Kind.LOG)) == 10, "of two receipts one says duplicate"
 
     # ---- handling
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 from catga.spi import Ack, Done, Settle
@@ -49,6 +50,43 @@ class FaultsContract:
                 await stage.wait(bus.publish(Charged(number)))
                 proxy.heal()
         assert len(await stage.copies("Charged")) == len(cuts)
+
+    @law(qos=2, needs=[Ability.CUT])
+    async def test_a_lost_receipt_is_asked_for_again_and_says_duplicate(self, stage: Stage) -> None:
+        """QoS 2, first law: over a lost reply: the bus repeats by itself what is unknown, and the
+        receipt of the repeat tells that the first try had been stored."""
+        proxy, url = await stage.proxy()
+        bus = stage.bus(url=url, consume=False, publishes=[Charged])
+        async with stage.running(bus):
+            assert not (await stage.wait(bus.publish(Charged(1)))).duplicate
+            lost = proxy.lose_reply(b'"number":77')
+            receipt = await stage.wait(bus.publish(Charged(77)))
+            assert lost.is_set()
+            assert receipt.duplicate
+        assert len(await stage.copies("Charged")) == 2
+
+    @law(qos=2, needs=[Ability.CUT])
+    async def test_the_repeat_of_a_publish_that_was_given_up_says_duplicate(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, first law: over timeouts and cancelled publishes: whoever waited in vain for the
+        receipt, gave up, and publishes the same message again adds nothing."""
+        proxy, url = await stage.proxy()
+        bus = stage.bus(url=url, consume=False, publishes=[Charged])
+        message = Charged(1)
+        async with stage.running(bus):
+            assert not (await stage.wait(bus.publish(Charged(0)))).duplicate
+            proxy.black_hole(up=False)
+            waiting = asyncio.create_task(bus.publish(message))
+            while len(await stage.copies("Charged")) < 2:
+                await stage.pass_time(0.1)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert waiting.cancelled(), "nobody could have told it"
+            proxy.heal()
+            proxy.cut()
+            assert (await stage.wait(bus.publish(message))).duplicate
+        assert len(await stage.copies("Charged")) == 2
 
     @law(qos=0, needs=[Ability.CUT])
     async def test_what_was_sent_on_a_broken_connection_is_not_sent_again(
