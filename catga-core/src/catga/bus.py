@@ -26,7 +26,7 @@ from catga.model.node import Node
 from catga.model.outcome import Drained, PublishSummary, Receipt
 from catga.model.qos import QualityOfService
 from catga.model.subject import Subject, check_token
-from catga.plan import Plan, make_handlers
+from catga.plan import Plan, described, make_handlers
 from catga.plugins import Catalog, installed_catalog
 from catga.records import with_records_at
 from catga.router import Router
@@ -89,7 +89,7 @@ class Bus(Router):
         self._consume = consume
         self._publishes = tuple(publishes)
         self._inbox = inbox
-        self._node = _described(node, service)
+        self._node = described(node, service)
         self._code = dict(settings or {})
         self._middleware: list[Middleware] = []
         self._instruments: list[Instrument] = []
@@ -125,9 +125,13 @@ class Bus(Router):
         self._used = self._sealed = True
         plan = self._plan()
         session = Session(plan, self._outgoing)
-        await session.start()
-        self._session = session
         self._addresser = Addresser(self.namespace, self.service, plan.settings.default_qos)
+        self._session = session  # a handler may publish before all others are subscribed
+        try:
+            await session.start()
+        except BaseException:
+            self._session = None
+            raise
         return self
 
     async def __aexit__(
@@ -386,14 +390,3 @@ class Bus(Router):
         """
         consumers = self._session.consumers if self._session else ()
         return {consumer.name: consumer.books() for consumer in consumers}
-
-
-def _described(node: Node | bool, service: str) -> Node | None:
-    """Return what a bus of this service registers itself as."""
-    if node is True:
-        return Node(service=service)
-    if isinstance(node, Node):
-        return node if node.service else attrs.evolve(node, service=service)
-    if node is False:
-        return None
-    raise ConfigurationError(f"node is True, False or a Node, not {type(node).__name__}")

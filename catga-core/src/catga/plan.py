@@ -20,7 +20,7 @@ from catga.router import Registration, Unset
 from catga.settings import Settings
 from catga.spi import Instrument, Middleware, Source, Transport
 
-__all__ = ["Plan", "make_handlers"]
+__all__ = ["Plan", "described", "make_handlers"]
 
 
 @attrs.frozen(eq=False)
@@ -175,3 +175,14 @@ def _rules(one: Registration, wire: WireType, settings: Settings) -> Retries:
 def _seconds(one: Registration, settings: Settings) -> float | None:
     limit = settings.handler_timeout if isinstance(one.timeout, Unset) else one.timeout
     return None if limit is None else limit.total_seconds()
+
+
+def described(node: Node | bool, service: str) -> Node | None:
+    """Return what a bus of this service registers itself as."""
+    if node is True:
+        return Node(service=service)
+    if isinstance(node, Node):
+        return node if node.service else attrs.evolve(node, service=service)
+    if node is False:
+        return None
+    raise ConfigurationError(f"node is True, False or a Node, not {type(node).__name__}")

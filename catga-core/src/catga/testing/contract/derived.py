@@ -52,6 +52,21 @@ class DerivedIdsContract:
         assert len(await _stored(stage)) == 1
 
     @law(qos=2)
+    async def test_a_handler_publishes_while_its_bus_still_starts(self, stage: Stage) -> None:
+        """Words: what waits is handled as soon as it is subscribed to: also then the handler's bus
+        publishes, and no attempt is lost to it."""
+        first, second = stage.bus(group="first"), stage.bus(group="second")
+        async with stage.running(first):
+            await first.publish(Charged(1))
+        ids = _refund(second, then_fail=False)
+        heard = keep(second, Ordered)
+        async with stage.running(second):
+            await second.publish(Ordered(1))
+            await stage.until(lambda: ids and heard.calls)
+            assert not second.counts()["second/Charged"].get("failed")
+        assert len(ids) == 1
+
+    @law(qos=2)
     async def test_each_group_publishes_its_own(self, stage: Stage) -> None:
         """QoS 2, fifth law: the id is derived from the group too: two groups are two senders."""
         one, two = stage.bus(group="one"), stage.bus(group="two")

@@ -8,6 +8,7 @@ from catga.testing.programs.contract import ProgramContract
 from catga.testing.programs.play import keep_the_laws
 from catga.testing.programs.steps import (
     Again,
+    Ask,
     Crash,
     Cut,
     CutAtWrite,
@@ -23,6 +24,7 @@ from catga.testing.programs.steps import (
 
 __all__ = [
     "Again",
+    "Ask",
     "Crash",
     "Cut",
     "CutAtWrite",

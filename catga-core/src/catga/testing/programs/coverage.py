@@ -39,6 +39,11 @@ _LEAST: Mapping[str, float] = {
     "nack": 0.1,
     "dead-letter": 0.1,
     "lost": 0.02,
+    "Ask": 0.1,
+    "answered": 0.1,
+    "answered again": 0.1,
+    "committed": 0.2,
+    "derived": 0.2,
 }
 """Per program: some fifth of what is drawn and comes of it."""
 _FAULTS: Mapping[Ability, Mapping[str, float]] = {
@@ -62,6 +67,12 @@ class Coverage:
         self.counts.update(each.word for each in history.settled if each.qos)
         self.counts.update(each.outcome for each in history.published)
         self.counts["duplicate"] += sum(each.duplicate for each in history.published)
+        answered = [each for each in history.asked if each.answer is not None]
+        self.counts["answered"] += sum(not each.last for each in answered)
+        self.counts["answered again"] += sum(each.last for each in answered)
+        if history.books is not None:
+            self.counts["committed"] += sum((history.books.effects or {}).values())
+            self.counts["derived"] += history.books.echoes.total()
         self.counts.update(each.kind for each in history.disturbances if each.kind == "stall")
 
     def lacking(self, abilities: Collection[Ability] = ()) -> Mapping[str, tuple[int, int]]:

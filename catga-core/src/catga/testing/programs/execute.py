@@ -16,10 +16,12 @@ from catga.errors import CatgaError, PublishUnknown
 from catga.ground.clock import ManualClock
 from catga.spi import DeadLetterStore
 from catga.testing.faults import FaultProxy
-from catga.testing.programs.history import Copy, Disturbance, History, Published
+from catga.testing.programs.effects import Question, audit
+from catga.testing.programs.history import Asked, Copy, Disturbance, History, Published
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
 from catga.testing.programs.steps import (
     Again,
+    Ask,
     Crash,
     Cut,
     CutAtWrite,
@@ -46,6 +48,9 @@ _PATIENCE = 8.0
 and a timeout and a backoff together."""
 _RECOVERY = 6.0
 """Real seconds that connections and their retries may take, with nothing to be seen meanwhile."""
+_ANSWER = 12.0
+"""Seconds of the law that an answer is waited for: as long as a program needs to come to rest."""
+_ASKING = 40.0
 _GRAIN = 0.005
 _FLIGHT = 0.2
 _TICK = 0.05
@@ -73,17 +78,20 @@ class _Execution:
         self.history = History(
             program.groups,
             program.attempts,
+            effects=program.effects,
             backoff=(base, cap),
             grain=0.0 if isinstance(stage.clock, ManualClock) else _GRAIN,
             flight=0.0 if isinstance(stage.clock, ManualClock) else _FLIGHT,
         )
         messages = list(publishes(program.steps))
+        asks = [step for step in program.steps if isinstance(step, Ask)]
         self._script = Script(
             {
                 (group, f"m{n}"): getattr(message, group)
                 for n, message in enumerate(messages)
                 for group in program.groups
             }
+            | {("a", f"q{step.k}"): step.deeds for step in reversed(asks)}
         )
         self._settings: dict[str, object] = {
             "attempts": program.attempts,
@@ -97,6 +105,7 @@ class _Execution:
         self._members: list[Member] = []
         self._publisher: Bus | None = None
         self._proxy: FaultProxy | None = None
+        self._asking: list[asyncio.Task[None]] = []
         self._watch: asyncio.Task[None] | None = None
 
     # ---- time
@@ -138,6 +147,8 @@ class _Execution:
         for step in self._program.steps:
             await self._do(step)
         await self._come_to_rest()
+        again = sorted({each.id for each in self.history.asked})
+        await self._stage.wait(_all(self._ask(id_, last=True) for id_ in again), _ASKING)
         await self._stage.wait(
             _all(each.drain() if each.present else each.gone() for each in self._members)
         )
@@ -175,6 +186,7 @@ class _Execution:
             self._stage, self.history, self._script, group=group, number=len(self._members)
         )
         self._members.append(member)
+        member.answers = self._program.asks and group == "a"
         await member.join(self._program.qualities, self._settings)
 
     def _present(self, group: str) -> list[Member]:
@@ -204,6 +216,11 @@ class _Execution:
             elif self._qualities:
                 numbers.append(each.k % len(self._qualities))
         await self._stage.wait(_all(self._publish(number) for number in numbers))
+
+    @_do.register
+    async def _(self, step: Ask) -> None:
+        asking = self._ask(f"q{step.k}")
+        self._asking.append(self._stage.tasks.spawn(asking, f"ask {step.k}"))
 
     @_do.register
     async def _(self, step: Join) -> None:
@@ -274,11 +291,25 @@ class _Execution:
         else:
             entry.outcome, entry.duplicate = "accepted", receipt.duplicate
 
+    async def _ask(self, id_: str, *, last: bool = False) -> None:
+        assert self._publisher is not None
+        entry = Asked(id_, last)
+        self.history.asked.append(entry)
+        seconds = max(self._stage.scaled(_ANSWER), _RECOVERY if self._program.faults else 0.0)
+        try:
+            entry.answer = await self._publisher.request(
+                Question(words(id_)), to="a", message_id=id_, timeout=seconds
+            )
+        except CatgaError as error:
+            entry.error = f"{type(error).__name__}: {error}"
+
     # ---- the end
 
     def _through(self) -> bool:
         """Say whether every group that has a member is through with all that was accepted."""
         if any(member.busy for member in self._members if member.present):
+            return False
+        if not all(task.done() for task in self._asking):
             return False
         ended = {
             (each.group, each.id)
@@ -309,7 +340,7 @@ class _Execution:
             # Through, something may still come that should not; not through, it may take a while.
             pause = 1.2 * self._stage.lease if through else patience
             moved = await self._wait(lambda news=news: self._news() != news, pause)  # type: ignore[misc]
-            if not moved:
+            if not moved and all(map(self._present, self._program.groups)):
                 self.history.quiet = not any(each.busy for each in self._members if each.present)
                 return
         self.history.quiet = False
@@ -338,6 +369,10 @@ class _Execution:
                 envelope = read_envelope(body, None)
                 intact = json.loads(bytes(envelope.data)) == {"text": words(envelope.id)}
                 self.history.copies.append(Copy(envelope.id, qos, intact))
+        if self._program.effects or self._program.asks:
+            ids = [each.id for each in self.history.published if each.qos == 2]
+            asked = self.history.asked
+            self.history.books = await audit(self._stage, self._program.groups, ids, asked)
         store = self._stage.anchor.dead_letters
         if store is not None:
             self.history.letters = await self._stage.wait(self._letters(store))

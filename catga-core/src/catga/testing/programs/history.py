@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import attrs
 
-__all__ = ["Copy", "Disturbance", "History", "Outcome", "Parked", "Published", "Run", "Settled"]
+__all__ = [
+    "Asked",
+    "Books",
+    "Copy",
+    "Disturbance",
+    "History",
+    "Outcome",
+    "Parked",
+    "Published",
+    "Run",
+    "Settled",
+]
 
 Outcome: TypeAlias = Literal["accepted", "rejected", "unknown"]
 
@@ -42,6 +55,8 @@ class Run:
     """Whether it did what a handler is there for."""
     intact: bool = True
     """Whether the message held what was published."""
+    recorded: bool = False
+    """Whether its completion was recorded as it began."""
     word: str = ""
     """What became of the delivery; empty when its member never said."""
     settled: float = math.inf
@@ -94,6 +109,31 @@ class Copy:
 
 
 @attrs.define
+class Asked:
+    """One call of request and what came of it."""
+
+    id: str
+    last: bool = False
+    """Asked once more after everything had come to rest."""
+    answer: str | None = None
+    error: str = ""
+
+
+@attrs.frozen
+class Books:
+    """What the broker has of handlers' effects at the end, by group and message."""
+
+    records: frozenset[tuple[str, str]]
+    """Completions."""
+    effects: Mapping[tuple[str, str], int] | None
+    """How often a run was committed; None: there are no transactions."""
+    echoes: Counter[tuple[str, str]]
+    """Stored copies of what was published at once."""
+    sealed: Counter[tuple[str, str]] | None
+    """Stored copies of what commits published."""
+
+
+@attrs.define
 class History:
     """Everything that happened in one program."""
 
@@ -109,6 +149,12 @@ class History:
     copies: list[Copy] = attrs.field(factory=list)
     letters: frozenset[tuple[str, str]] | None = None
     """Group and message of each dead letter that the broker has at the end; None: it cannot say."""
+    effects: bool = False
+    """Whether handlers at QoS 2 had effects, and published."""
+    books: Books | None = None
+    asked: list[Asked] = attrs.field(factory=list)
+    answering: list[Run] = attrs.field(factory=list)
+    """Runs of the handler that answers."""
     backoff: tuple[float, float] = (0.0, 0.0)
     """Base and cap of the pause before another attempt, in seconds of the clock."""
     grain: float = 0.0

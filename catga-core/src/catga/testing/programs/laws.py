@@ -13,6 +13,13 @@ from itertools import pairwise
 import attrs
 
 from catga.testing.programs.history import Copy, History, Run
+from catga.testing.programs.promises import (
+    derived_once,
+    each_effect_once,
+    no_early_record,
+    one_answer,
+    recorded_when_completed,
+)
 
 __all__ = ["LAWS", "Violation", "broken"]
 
@@ -321,5 +328,10 @@ _EVERY: tuple[Law, ...] = (
     the_last_failure_parks,
     parked_before_settled,
     the_books_balance,
+    each_effect_once,
+    recorded_when_completed,
+    no_early_record,
+    derived_once,
+    one_answer,
 )
 LAWS: dict[str, Law] = {law.__name__: law for law in _EVERY}

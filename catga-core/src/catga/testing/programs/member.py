@@ -20,6 +20,12 @@ from catga.model.retry import Reject, Retry
 from catga.model.subject import parse_subject
 from catga.spi import Instrument, Kind, PublishResult, Receipt
 from catga.testing.faults import FaultProxy
+from catga.testing.programs.effects import (
+    DERIVED,
+    Question,
+    perform_effects,
+    was_recorded,
+)
 from catga.testing.programs.history import Disturbance, History, Parked, Run, Settled
 from catga.testing.programs.steps import Deed
 from catga.testing.stage import Stage
@@ -138,6 +144,8 @@ class Member(Instrument):
     def __init__(
         self, stage: Stage, history: History, script: Script, *, group: str, number: int
     ) -> None:
+        self.answers = False
+        """Whether it also answers questions."""
         self.group = group
         self.number = number
         self.present = False
@@ -159,9 +167,14 @@ class Member(Instrument):
         url = None
         if self._stage.harness.proxied_port is not None:
             self._proxy, url = await self._stage.proxy()
-        self.bus = self._stage.bus(url=url, group=self.group, clock=self._clock, settings=settings)
+        derived = DERIVED if self._history.effects else ()
+        self.bus = self._stage.bus(
+            url=url, group=self.group, clock=self._clock, settings=settings, publishes=derived
+        )
         for qos in sorted(qualities):
             self._register(qos)
+        if self.answers:
+            self._register_answers()
         self.bus.use(self)
         await self.bus.__aenter__()
         self.present = not self._crashed
@@ -172,6 +185,12 @@ class Member(Instrument):
         @self.bus.handle(MESSAGES[qos])
         async def handle(message: Any, context: Context) -> None:
             await self._handle(qos, message, context)
+
+    def _register_answers(self) -> None:
+        @self.bus.handle(Question)
+        async def answer(question: Question, context: Context) -> str:
+            run = await self._handle(2, question, context)
+            return f"{run.id} in run {self._history.answering.index(run)}"
 
     async def drain(self) -> None:
         """Leave in order."""
@@ -216,7 +235,7 @@ class Member(Instrument):
 
     # ---- handling
 
-    async def _handle(self, qos: int, message: Any, context: Context) -> None:
+    async def _handle(self, qos: int, message: Any, context: Context) -> Run:
         if self._crashed:
             await asyncio.Event().wait()
         id_ = context.message_id
@@ -230,11 +249,17 @@ class Member(Instrument):
             start=self._stage.clock.monotonic(),
             intact=message.text == words(id_),
         )
-        self._history.runs.append(run)
+        question = isinstance(message, Question)
+        (self._history.answering if question else self._history.runs).append(run)
         self._runs[context] = run
         self._open.add(run)
         try:
+            if self._history.effects and qos == 2:
+                type_, stage = type(message).__name__, self._stage
+                run.recorded = await was_recorded(self.bus, stage, type_, id_, self.group)
+                await perform_effects(self.bus, self.group, context)
             await self._perform(run)
+            return run
         finally:
             self._open.discard(run)
             if not self._crashed:
@@ -281,8 +306,9 @@ class Member(Instrument):
     def settled(self, context: Any, outcome: str) -> None:
         """Note what became of a delivery, of a handler's run or of a copy that needed none."""
         now = self._stage.clock.monotonic()
-        qos = _QUALITIES[parse_subject(context.subject).type]
-        self._history.settled.append(Settled(self.group, context.message_id, qos, outcome, now))
+        qos = _QUALITIES.get(parse_subject(context.subject).type)
+        if qos is not None:
+            self._history.settled.append(Settled(self.group, context.message_id, qos, outcome, now))
         run = self._runs.get(context)
         if run is not None:
             run.word, run.settled = outcome, now
@@ -290,7 +316,8 @@ class Member(Instrument):
     def published(self, message_id: str, subject: str, result: PublishResult) -> None:
         """Note a dead letter that is stored."""
         where = parse_subject(subject)
-        if where.kind is Kind.DEAD and isinstance(result, Receipt):
+        known = where.type in _QUALITIES
+        if known and where.kind is Kind.DEAD and isinstance(result, Receipt):
             now = self._stage.clock.monotonic()
             self._history.parked.append(
                 Parked(where.group, _QUALITIES[where.type], message_id, now)

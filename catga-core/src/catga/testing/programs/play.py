@@ -59,7 +59,7 @@ def as_code(program: Program) -> str:
     blank = Program(())
     rest = "".join(
         f"        {field}={value!r},\n"
-        for field in ("members", "attempts")
+        for field in ("members", "attempts", "effects")
         if (value := getattr(program, field)) != getattr(blank, field)
     )
     return (
@@ -78,10 +78,13 @@ def _events(history: History) -> str:
     everything = (
         *history.published,
         *history.runs,
+        *history.answering,
+        *history.asked,
         *history.settled,
         *history.parked,
         *history.disturbances,
         *history.copies,
+        history.books,
     )
     return "".join(f"  {each}\n" for each in everything)
 

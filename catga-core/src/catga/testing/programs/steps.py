@@ -19,6 +19,7 @@ __all__ = [
     "DEEDS",
     "GROUPS",
     "Again",
+    "Ask",
     "Crash",
     "Cut",
     "CutAtWrite",
@@ -103,6 +104,16 @@ class Together(_Shown):
 
 
 @attrs.frozen(repr=False)
+class Ask(_Shown):
+    """Ask group `a` the k-th question, and wait for the answer beside the other steps; asked
+    before, it is the same request. `deeds` are what the handlers do in their calls, when this is
+    the first step that asks it."""
+
+    k: int = 0
+    deeds: tuple[Deed, ...] = ()
+
+
+@attrs.frozen(repr=False)
 class Join(_Shown):
     """One more member joins a group."""
 
@@ -156,7 +167,18 @@ class CutAtWrite(_Shown):
 
 
 Step: TypeAlias = (
-    Publish | Again | Together | Join | Drain | Crash | Pass | Settle | Restart | Cut | CutAtWrite
+    Publish
+    | Again
+    | Together
+    | Ask
+    | Join
+    | Drain
+    | Crash
+    | Pass
+    | Settle
+    | Restart
+    | Cut
+    | CutAtWrite
 )
 
 
@@ -168,6 +190,9 @@ class Program(_Shown):
     members: tuple[int, ...] = (1,)
     """How many members each group has at first, one number per group (of `a` and `b`)."""
     attempts: int = 3
+    effects: bool = False
+    """Whether handlers at QoS 2 write through their transaction (where there are any), and publish:
+    at once, and with their commit."""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -183,7 +208,13 @@ class Program(_Shown):
     def needs(self) -> frozenset[Capability | Ability]:
         """What a transport and its harness must be able to do."""
         qualities = (QOS_CAPABILITY[QualityOfService(qos)] for qos in self.qualities)
-        return frozenset({Capability.LIVE_GROUPS, *qualities, *self.faults})
+        asks = {Capability.EXACTLY_ONCE} if self.asks else set()
+        return frozenset({Capability.LIVE_GROUPS, *qualities, *asks, *self.faults})
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked."""
+        return any(isinstance(step, Ask) for step in self.steps)
 
     @property
     def faults(self) -> frozenset[Ability]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from catga.testing.harness import Ability
 from catga.testing.programs.steps import (
     Again,
+    Ask,
     Crash,
     Cut,
     CutAtWrite,
@@ -37,6 +38,10 @@ _DEEDS: tuple[Deed, ...] = (
     *("crash", "crash-after", "crash-after", "late", "late-raise"),
 )
 _deeds = st.lists(st.sampled_from(_DEEDS), max_size=3).map(tuple)
+_answers = st.one_of(
+    st.just(()),
+    st.sampled_from(("raise", "slow", "crash", "crash-after", "late")).map(lambda deed: (deed,)),
+)
 _group = st.sampled_from(("a", "a", "b"))
 
 
@@ -59,6 +64,8 @@ def programs(
         st.builds(Drain, _group),
         _fault(abilities),
     ]
+    if 2 in qualities:
+        kinds += [st.builds(Ask, st.integers(0, 1), _answers)] * 2
     # `one_of` would take a kind that is named six times for one kind.
     step = st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
     steps = st.tuples(st.one_of(publish, some), st.lists(step, max_size=MOST_STEPS - 1).map(tuple))
@@ -67,6 +74,7 @@ def programs(
         steps=steps.map(lambda drawn: (drawn[0], *drawn[1])),
         members=st.sampled_from(((1,), (2,), (1, 1), (2, 1), (1, 0), (0, 1))),
         attempts=st.sampled_from((3, 3, 2, 1)),
+        effects=st.booleans(),
     )
 
 
