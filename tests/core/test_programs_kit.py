@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import attrs
 import pytest
@@ -23,6 +25,8 @@ from catga.testing.programs import (
 )
 from catga.testing.programs.coverage import Coverage
 from catga.testing.programs.history import (
+    Asked,
+    Books,
     Copy,
     Disturbance,
     History,
@@ -73,6 +77,13 @@ def good() -> History:
     history.parked = [Parked("a", 1, "letter", 1.1)]
     history.copies = [Copy("m1", 1), Copy("m2", 2), Copy("m9", 1)]
     history.letters = frozenset({("a", "m9")})
+    history.effects = True
+    place = ("a", "m2")
+    history.books = Books(frozenset({place}), {place: 1}, Counter([place]), Counter([place]))
+    answering = run(2, 3.0)
+    answering.id = "q0"
+    history.answering = [answering]
+    history.asked = [Asked("q0", answer="one"), Asked("q0", last=True, answer="one")]
     return history
 
 
@@ -177,6 +188,27 @@ def lost_without_a_cause(history: History) -> None:
     history.settled.append(Settled("a", "m1", 1, "lost", 4.0))
 
 
+def books(**change: Any) -> Callable[[History], None]:
+    def keep(history: History) -> None:
+        assert history.books is not None
+        history.books = attrs.evolve(history.books, **change)
+
+    return keep
+
+
+def recorded_first(history: History) -> None:
+    history.runs[3].recorded = True
+
+
+def answered_otherwise(history: History) -> None:
+    history.asked[1].answer = "two"
+
+
+def answered_never_again(history: History) -> None:
+    history.asked[1].answer = None
+
+
+PLACE = ("a", "m2")
 WRONG: dict[str, list[Callable[[History], None]]] = {
     "only_what_was_published": [a_stranger, other_content],
     "what_was_refused_stays_away": [refused],
@@ -196,6 +228,20 @@ WRONG: dict[str, list[Callable[[History], None]]] = {
     "the_last_failure_parks": [parked_too_early, tried_for_ever],
     "parked_before_settled": [not_parked, parked_afterwards],
     "the_books_balance": [never_settled, lost_without_a_cause],
+    "each_effect_once": [
+        books(effects={PLACE: 2}),
+        books(effects={PLACE: 0}),
+        books(records=frozenset()),
+        books(sealed=Counter()),
+        books(sealed=Counter([PLACE] * 2)),
+    ],
+    "recorded_when_completed": [
+        books(records=frozenset()),
+        books(records=frozenset({PLACE, ("b", "m2")})),
+    ],
+    "no_early_record": [recorded_first],
+    "derived_once": [books(echoes=Counter([PLACE] * 2)), books(echoes=Counter())],
+    "one_answer": [answered_otherwise, answered_never_again],
 }
 
 

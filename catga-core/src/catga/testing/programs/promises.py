@@ -53,6 +53,7 @@ def no_early_record(history: History) -> Iterator[str]:
             other
             for other in _runs(history)
             if (other.group, other.id) == (run.group, run.id) and other is not run
+            if other.start <= run.start
         )
         if run.recorded and not any(other.effect for other in others):
             yield f"{_words((run.group, run.id))} was recorded before it was handled"
