@@ -206,6 +206,22 @@ def takes_a_failure_for_a_completion(real: Any) -> Any:
     return failure_of
 
 
+@mutant(Base.ENGINE, Once, "admit", law="test_nothing_is_recorded_while_the_handler_runs")
+def takes_a_claim_for_done(real: Any) -> Any:
+    """Who begins claims it, and whoever meets a claim acknowledges, though nobody is through."""
+    claims: dict[Completion, Once] = {}
+
+    async def admit(self: Once, works: Sequence[Work]) -> Admitted:
+        found: Admitted = await real(self, works)
+        mine, others = list[Work](), list[Work]()
+        for work in found.to_handle:
+            owner = claims.setdefault(self.record(work).key, self)
+            (mine if owner is self else others).append(work)
+        return Admitted(mine, found.completed + others, found.failed, found.unclear)
+
+    return admit
+
+
 @mutant(
     Base.ENGINE,
     Once,
