@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+from catga.engine.consuming import Consumer
+from catga.engine.work import Feed
 from catga.spi import (
     Ack,
     Commit,
@@ -217,3 +219,19 @@ def carries_nothing_on(real: Any) -> Any:
         return [Settle(delivery, Ack(), confirm=True) for delivery in batch]
 
     return carry
+
+
+@mutant(
+    Base.NATS,
+    Consumer,
+    "_reopen",
+    law="test_what_is_deleted_at_run_time_is_made_again_and_the_bus_goes_on",
+)
+def leaves_a_deleted_consumer_gone(real: Any) -> Any:
+    """A consumer that somebody deleted is not made again."""
+
+    async def reopen(self: Consumer, feed: Feed, reason: Exception) -> None:
+        del feed, reason
+        await self._s.clock.sleep(0.1)
+
+    return reopen

@@ -9,17 +9,20 @@ from concurrent.futures import ProcessPoolExecutor
 import attrs
 
 import mutants.engine
+import mutants.handlers
 import mutants.letters
 import mutants.memory
 import mutants.memory_storing
 import mutants.nats
 import mutants.nodes
 import mutants.redis
+import mutants.redis_own
 import mutants.stranding  # noqa: F401 - each declares its own
 from catga.model.capability import Capability
 from catga.testing.harness import Ability
 from mutants.bench import LAWS, SCENARIOS, Outcome, Trial, harness_of, try_out
 from mutants.mutation import MUTANTS, Base, Mutant
+from mutants.own import OWN
 from mutants.search import MOST_STEPS, search
 
 __all__ = ["MUTANTS", "Row", "kill_table", "show"]
@@ -35,6 +38,7 @@ _SAMPLE = (
 )
 """What is tried beside the laws that are named, where not everything is."""
 
+_EVERYTHING = {**LAWS, **OWN}
 _ABOUT = {Base.NODES: Capability.DISCOVERY, Base.LETTERS: Capability.DEAD_LETTERS}
 """What no program sees: only the laws that need this are tried."""
 
@@ -85,7 +89,7 @@ def _laws_for(base: Base) -> list[str]:
     if not base.narrow:
         return list(LAWS)
     named = {mutant.law for mutant in MUTANTS if mutant.base is base}
-    return [name for name in LAWS if name in named or name in _SAMPLE]
+    return [name for name in _EVERYTHING if name in named or name in _SAMPLE]
 
 
 def _needs(test: object) -> Collection[Capability | Ability]:
@@ -98,7 +102,7 @@ def _try_all(base: Base, mutant: Mutant | None) -> tuple[Trial, ...]:
     if base.narrow and mutant is not None:
         names = [name for name in names if name == mutant.law or name in _SAMPLE]
     with harness_of(base) as make:
-        return tuple(try_out(name, LAWS[name], make, mutant) for name in names)
+        return tuple(try_out(name, _EVERYTHING[name], make, mutant) for name in names)
 
 
 def _examine_right(base: Base) -> tuple[Trial, ...]:
