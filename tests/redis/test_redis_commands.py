@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
-from redis_kit import NAMESPACE, admin, gather_deliveries, inbox_of, lab, out, until
+from redis_kit import NAMESPACE, Lab, admin, gather_deliveries, inbox_of, lab, out, until
 
 from catga import Bus, Context, Event, QualityOfService
 from catga.errors import ConfigurationError
 from catga.ground.ids import new_instance
 from catga.spi import (
+    Address,
     Command,
     Commit,
     Completion,
@@ -31,8 +32,9 @@ from catga.spi import (
     Subscription,
     Unknown,
 )
+from catga.testing import FaultProxy
 from catga_redis import committing
-from catga_redis.commands import plan_commands
+from catga_redis.commands import Plan
 from catga_redis.scripts import Script
 from catga_redis.testing import RedisServer
 from catga_redis.transport import RedisTransport
@@ -210,6 +212,40 @@ def test_a_user_without_the_right_to_a_command_writes_nothing(own_server: RedisS
     asyncio.run(law())
 
 
+def test_a_commit_whose_answer_was_lost_ran_its_commands_once(server: RedisServer) -> None:
+    async def law() -> None:
+        type_ = f"Cut{new_instance()}"
+        key = f"sum:{{{NAMESPACE}:{type_}}}"
+        async with FaultProxy(server.port) as proxy, admin(server) as client:
+            bench = Lab(Address("redis", (("127.0.0.1", proxy.port),)))
+            try:
+                transport = await bench.transport()
+                member = await bench.member(transport, type_, lease=60.0)
+                await transport.publish([out(type_), out(type_)])
+                effects = Effects({}, {}, commands=[(b"INCRBY", key.encode(), b"5")])
+                one, two = [
+                    Commit(each, Record(Completion(NAMESPACE, "workers", type_, name)), effects)
+                    for each, name in zip(
+                        await gather_deliveries(member, 2), ("first", "second"), strict=True
+                    )
+                ]
+                assert await member.commit([one]) == [Done()]
+                lost = proxy.lose_reply(b":done:workers:second")
+                (result,) = await member.commit([two])
+                assert lost.is_set()
+                assert isinstance(result, Unknown)
+                assert await client.get(key) == b"10", "it was carried out"
+                while isinstance(result, Unknown):
+                    await asyncio.sleep(0.02)
+                    (result,) = await member.commit([two])
+                assert result == Done()
+                assert await client.get(key) == b"10"
+            finally:
+                await bench.close()
+
+    asyncio.run(law())
+
+
 def test_a_server_without_room_writes_nothing(own_server: RedisServer) -> None:
     async def law() -> None:
         async with (
@@ -251,8 +287,12 @@ def test_a_server_without_room_writes_nothing(own_server: RedisServer) -> None:
     ],
 )
 def test_what_might_fail_or_is_out_of_reach_is_refused(commands: list[Command], words: str) -> None:
+    plan = Plan(NAMESPACE, "Own")
+    for command in commands[:-1]:
+        plan.add(command)
     with pytest.raises(ConfigurationError, match=words):
-        plan_commands(NAMESPACE, "Own", commands)
+        plan.add(commands[-1])
+    assert len(plan.commands) == len(commands) - 1
 
 
 def test_a_handler_counts_each_message_once(server: RedisServer) -> None:

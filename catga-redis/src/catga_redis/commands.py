@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from catga.errors import ConfigurationError
 
-__all__ = ["EXACT", "Planned", "own_key", "plan_commands"]
+__all__ = ["EXACT", "Plan", "Planned", "own_key"]
 
 EXACT = 2**53 - 1
 """Counters are taken up to here: a script computes in doubles."""
@@ -41,12 +41,12 @@ class Planned:
         return self.words[0] in _COUNTING
 
     @property
-    def touches(self) -> frozenset[tuple[bytes, bytes]]:
+    def touches(self) -> list[tuple[bytes, bytes]]:
         """Which values it writes, of those that a counter must not find changed."""
         key, rest = self.words[1], self.words[2:]
-        if self.kind == "hash":
-            return frozenset((key, each) for each in (rest if len(rest) < 2 else rest[::2]))
-        return frozenset({(key, b"")}) if self.kind == "string" else frozenset()
+        if self.kind == "hash" and self.words[0] != b"HDEL":
+            return [(key, field) for field in rest[::2]]
+        return [(key, b"")] if self.kind == "string" else []
 
 
 def own_key(namespace: str, type_: str, name: str) -> str:
@@ -54,33 +54,49 @@ def own_key(namespace: str, type_: str, name: str) -> str:
     return f"{name}:{{{namespace}:{type_}}}"
 
 
-def plan_commands(namespace: str, type_: str, commands: Sequence[Sequence[bytes]]) -> list[Planned]:
-    """Return the commands as the script is told of them.
+class Plan:
+    """The commands of one commit for a message of one type."""
 
-    Raises `ConfigurationError` for one that is not taken, that has not the words it needs, whose
-    key is not the handler's to write, or that does not go with those before it.
-    """
-    planned: list[Planned] = []
-    for words in commands:
-        one = _plan(namespace, type_, words)
-        _check_company(one, planned)
-        planned.append(one)
-    return planned
+    def __init__(self, namespace: str, type_: str) -> None:
+        self._namespace = namespace
+        self._type = type_
+        self._kinds: dict[bytes, str] = {}
+        self._counted: dict[tuple[bytes, bytes], bool] = {}
+        self.commands: list[Planned] = []
 
+    def add(self, words: Sequence[bytes]) -> None:
+        """Take one more command.
 
-def _plan(namespace: str, type_: str, words: Sequence[bytes]) -> Planned:
-    if len(words) < 2 or len(words) > _MOST_WORDS:
-        raise ConfigurationError(f"a command has a name, a key, and at most {_MOST_WORDS} words")
-    name = words[0].upper()
-    rule = _RULES.get(name)
-    if rule is None:
-        known = ", ".join(sorted(each.decode() for each in _RULES))
-        raise ConfigurationError(
-            f"{name.decode(errors='replace')[:40]!r} cannot be part of a commit, where nothing is "
-            f"rolled back; these can: {known}"
-        )
-    _check_key(namespace, type_, words[1])
-    return rule(name, words[1], *words[2:])
+        Raises `ConfigurationError` for one that is not taken, that has not the words it needs,
+        whose key is not the handler's to write, or that does not go with those before it.
+        """
+        if len(words) < 2 or len(words) > _MOST_WORDS:
+            raise ConfigurationError(
+                f"a command has a name, a key, and at most {_MOST_WORDS} words"
+            )
+        name = words[0].upper()
+        rule = _RULES.get(name)
+        if rule is None:
+            known = ", ".join(sorted(each.decode() for each in _RULES))
+            raise ConfigurationError(
+                f"{name.decode(errors='replace')[:40]!r} cannot be part of a commit, where nothing "
+                f"is rolled back; these can: {known}"
+            )
+        _check_key(self._namespace, self._type, words[1])
+        planned = rule(name, words[1], *words[2:])
+        self._check_company(planned)
+        self.commands.append(planned)
+
+    def _check_company(self, planned: Planned) -> None:
+        """A value is of one kind, and it is either set or counted."""
+        key = planned.words[1]
+        shown = key.decode(errors="backslashreplace")[:80]
+        kind = self._kinds.setdefault(key, planned.kind) if planned.kind else planned.kind
+        if kind != planned.kind:
+            raise ConfigurationError(f"{shown!r} is to be a {kind} and a {planned.kind}")
+        for place in planned.touches:
+            if self._counted.setdefault(place, planned.counts) is not planned.counts:
+                raise ConfigurationError(f"{shown!r} is set and counted in one commit: do either")
 
 
 def _check_key(namespace: str, type_: str, key: bytes) -> None:
@@ -93,21 +109,6 @@ def _check_key(namespace: str, type_: str, key: bytes) -> None:
         )
     if key.startswith(tag):
         raise ConfigurationError(f"the key {shown!r} is Catga's own: put {tag.decode()} elsewhere")
-
-
-def _check_company(planned: Planned, before: Sequence[Planned]) -> None:
-    key = planned.words[1]
-    for other in before:
-        if other.words[1] != key:
-            continue
-        if planned.kind and other.kind and planned.kind != other.kind:
-            raise ConfigurationError(
-                f"{key.decode(errors='replace')!r} is to be a {other.kind} and a {planned.kind}"
-            )
-        if planned.counts is not other.counts and planned.touches & other.touches:
-            raise ConfigurationError(
-                f"{key.decode(errors='replace')!r} is set and counted in one commit: do either"
-            )
 
 
 _Rule = Callable[..., Planned]

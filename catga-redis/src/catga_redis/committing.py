@@ -23,7 +23,7 @@ from catga.spi import (
     Refused,
     SettleResult,
 )
-from catga_redis.commands import plan_commands
+from catga_redis.commands import Plan
 from catga_redis.inbox import record_value
 from catga_redis.names import StreamKey, done_key, effect_key, seen_prefix, stream_key
 from catga_redis.scripts import HELD, Script
@@ -148,21 +148,23 @@ async def commit_effects(
     if effects.outgoing and session.servers.sharded:
         return Refused(CapabilityError("a commit on a cluster publishes nothing"))
     place = commit.record.key
+    plan = Plan(place.namespace, place.type)
     try:
-        commands = plan_commands(place.namespace, place.type, effects.commands)
+        for command in effects.commands:
+            plan.add(command)
     except ConfigurationError as error:
         return Refused(error)
     keys = [stream.key, done_key(commit.record.key)]
     values: list[Any] = [
         *(stream.group, session.member, session.completion_ms, id_, count),
         record_value(commit.record),
-        *(len(effects.reads), len(effects.writes), len(commands), len(effects.outgoing)),
+        *(len(effects.reads), len(effects.writes), len(plan.commands), len(effects.outgoing)),
         *(found.version for found in effects.reads.values()),
     ]
     keys += map(effect_key, (*effects.reads, *effects.writes))
     for value in effects.writes.values():
         values += (b"", b"") if value is None else (b"=", value)
-    for planned in commands:
+    for planned in plan.commands:
         name, key, *rest = planned.words
         keys.append(key)
         amount = planned.amount if planned.counts else b""

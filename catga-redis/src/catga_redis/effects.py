@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 
 from catga.spi import Command, EffectKey, EffectStore, Found
-from catga_redis.commands import own_key, plan_commands
+from catga_redis.commands import Plan, own_key
 from catga_redis.names import effect_key
 from catga_redis.session import Session
 
@@ -29,9 +29,9 @@ class RedisEffects(EffectStore):
                 raise self._session.failure(reply) from reply
         return [Found(reply, _version(reply)) for reply in replies]
 
-    def check(self, namespace: str, type_: str, commands: Sequence[Command]) -> None:
+    def checker(self, namespace: str, type_: str) -> Callable[[Command], None]:
         """Let nothing in that could fail when the rest is written."""
-        plan_commands(namespace, type_, commands)
+        return Plan(namespace, type_).add
 
     def own_key(self, namespace: str, type_: str, name: str) -> str:
         """Put the hash tag of the type behind the name."""

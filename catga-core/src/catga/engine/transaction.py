@@ -36,13 +36,23 @@ class Transaction:
     what was read here, the handler runs again, at once and as the same attempt.
     """
 
-    __slots__ = ("_atomic", "_commands", "_found", "_limit", "_outgoing", "_store", "_writes")
+    __slots__ = (
+        "_atomic",
+        "_checker",
+        "_commands",
+        "_found",
+        "_limit",
+        "_outgoing",
+        "_store",
+        "_writes",
+    )
 
     def __init__(self, atomic: Atomic, store: EffectStore) -> None:
         self._atomic = atomic
         self._store = store
         self._limit = atomic.transport.max_payload_bytes
         self._commands: list[Command] = []
+        self._checker: Callable[[Command], None] | None = None
         self._outgoing: list[Outgoing] = []
         self._found: dict[EffectKey, Found] = {}
         self._writes: dict[EffectKey, bytes | None] = {}
@@ -91,13 +101,15 @@ class Transaction:
         Raises `CapabilityError` where the broker has no commands, and `ConfigurationError` for one
         that is not taken, whose words are wrong, or whose key is Catga's own or out of reach.
         """
-        atomic, commands = self._atomic, [*self._commands, tuple(map(_word, words))]
+        atomic, command = self._atomic, tuple(map(_word, words))
         who = f"context.transaction.command of {atomic.type}"
         atomic.transport.capabilities.require(Capability.COMMANDS, who)
-        self._store.check(atomic.namespace, atomic.type, commands)
-        self._check_size(sum(map(len, commands[-1])))
+        self._check_size(sum(map(len, command)))
         self._check_count(len(self._names()) + 1)
-        self._commands = commands
+        if self._checker is None:
+            self._checker = self._store.checker(atomic.namespace, atomic.type)
+        self._checker(command)
+        self._commands.append(command)
 
     def key(self, name: str) -> str:
         """Return a key for `command` that one commit reaches together with the message.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -60,11 +60,11 @@ class EffectStore(ABC):
     async def read(self, keys: Sequence[EffectKey]) -> list[Found]:
         """Return what stands under each key now. Raises `TransportError` when it cannot tell."""
 
-    def check(self, namespace: str, type_: str, commands: Sequence[Command]) -> None:
-        """Raise `ConfigurationError` unless all of these can be part of one commit for a message
-        of this type: a command that might fail half-way is none of them, nor is a key that one
-        step cannot reach. Needs `Capability.COMMANDS`."""
-        del namespace, type_, commands
+    def checker(self, namespace: str, type_: str) -> Callable[[Command], None]:
+        """Return what is called with each command of one commit, for a message of this type, in
+        order: it raises `ConfigurationError` for one that might fail half-way, whose key one step
+        cannot reach, or that does not go with those before. Needs `Capability.COMMANDS`."""
+        del namespace, type_
         raise CapabilityError("this transport has no commands of its own")
 
     def own_key(self, namespace: str, type_: str, name: str) -> str:
