@@ -212,11 +212,11 @@ class Outcomes:
             to_handle, done = self.once.after(work, completed=word == "ack")
             for copy in done:
                 self.decide(copy, _ACK)
-            if parked and work.reply is not None:
-                for copy in to_handle:
+            if parked and work.reply is not None:  # only what comes back from there may try again
+                for copy in [copy for copy in to_handle if not copy.delivery.replays]:
+                    to_handle.remove(copy)
                     self._fail_as(copy, work.reply.body)
-            else:
-                self._requeue(to_handle)
+            self._requeue(to_handle)
 
     def _reply(self, work: Work) -> Outgoing | None:
         """Return the response as it will be kept and sent, if somebody asked."""

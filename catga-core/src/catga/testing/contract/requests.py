@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import attrs
+
 from catga.bus import Bus
 from catga.errors import RemoteError, RequestTimeout
 from catga.model.capability import Capability
@@ -146,6 +148,40 @@ class RequestsContract:
         assert calls == [1, 1]
 
     @law(qos=2)
+    async def test_of_what_waits_behind_a_failing_request_only_a_replay_runs(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, sixth law: copies in hand wait for the first one, and share its failure; what
+        comes back from the dead letters is there to be tried again."""
+        transport, bus = await stage.transport(), stage.bus(settings={"attempts": 1})
+        goes_on, calls = asyncio.Event(), list[int]()
+
+        @bus.handle(Paid)
+        async def answer(paid: Paid) -> int:
+            calls.append(paid.number)
+            await goes_on.wait()
+            if len(calls) == 1:
+                raise ValueError("the first one")
+            return 7
+
+        async with stage.running(bus):
+            asked = asyncio.create_task(bus.request(Paid(1), timeout=20.0))
+            await stage.until(lambda: calls)
+            copy = _request(stage)
+            again = stage.out("Paid", copy.body, qos=2, kind=Kind.REDO, group="law")
+            await stage.store(transport, again)
+            await stage.until(lambda: bus.counts()["law/Paid"]["received"] == 2)
+            replayed = stage.out("Paid", copy.body, qos=2, kind=Kind.REDO, group="law")
+            await stage.store(transport, attrs.evolve(replayed, replays=1))
+            await stage.until(lambda: bus.counts()["law/Paid"]["received"] == 3)
+            goes_on.set()
+            await stage.until(lambda: bus.counts()["law/Paid"].get("ack") == 1)
+            assert bus.counts()["law/Paid"]["dead-letter"] == 2
+            with raises(RemoteError):
+                await stage.wait(_await(asked))
+        assert calls == [1, 1]
+
+    @law(qos=2)
     async def test_a_request_that_expired_is_answered_when_it_is_asked_again(
         self, stage: Stage
     ) -> None:
@@ -193,6 +229,10 @@ def _fail(bus: Bus) -> list[int]:
         raise ValueError(f"call {len(calls)}")
 
     return calls
+
+
+async def _await(task: asyncio.Task[int]) -> int:
+    return await task
 
 
 async def _replay(bus: Bus) -> None:
