@@ -56,7 +56,7 @@ def test_a_mutant_fits_what_it_replaces(mutant: Mutant) -> None:
         wrong = getattr(mutant.owner, mutant.attribute)
         assert wrong is not right
         if inspect.isfunction(right):
-            # What returns a coroutine, or none where there is nothing to await, may be an `async def`.
+            # What returns a coroutine, or None when it has ended, may be an `async def`.
             may_await = "Coroutine" in str(inspect.signature(right).return_annotation)
             if not may_await:
                 assert inspect.iscoroutinefunction(wrong) == inspect.iscoroutinefunction(right)
