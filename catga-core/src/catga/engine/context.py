@@ -85,7 +85,11 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """A key for effects outside: the same in every attempt of this group."""
+        """A key for effects that no transaction reaches: the same in every attempt of this group.
+
+        A run that ends after its effect and before its completion is recorded leaves the effect,
+        and the next one has it again: whoever gets this key with it can tell that it is the same.
+        """
         return f"{self.group}:{self._envelope.type}:{self._envelope.id}"
 
     def anew(self) -> Context:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 
 import attrs
 
 from catga.model.capability import Capabilities
 from catga.spi import (
     Commit,
+    Completion,
     DeadLetterStore,
     Delivery,
     Done,
@@ -21,6 +23,7 @@ from catga.spi import (
     Outgoing,
     PublishResult,
     Receipt,
+    Record,
     Runtime,
     Settle,
     SettleResult,
@@ -31,7 +34,16 @@ from catga.spi import (
     Transport,
 )
 
-__all__ = ["Tap", "TappedTransport"]
+__all__ = ["Point", "Tap", "TappedTransport"]
+
+
+class Point(StrEnum):
+    """Between which steps of a completion a bus is."""
+
+    LOOKED_UP = "what was completed is known, and nothing is begun"
+    HANDLED = "the handler has returned, and nothing is recorded"
+    RECORDED = "it is recorded (in one step with the acknowledgement, where that can be)"
+    SETTLED = "it is acknowledged"
 
 
 @attrs.define
@@ -42,8 +54,15 @@ class Tap:
     in_flight: int = 0
     peak: int = 0
     """The most messages that were under way at the same time."""
+    at: Callable[[Point], Awaitable[None]] | None = None
+    """Awaited at each point that a bus comes to: so a law can end it exactly there."""
     lost: set[Kind] = attrs.field(factory=set)
     """What goes to subjects of these kinds is handed over and arrives nowhere (QoS 0)."""
+
+    async def reach(self, point: Point) -> None:
+        """A bus has come so far."""
+        if self.at is not None:
+            await self.at(point)
 
     def stored(self, kind: Kind) -> list[Outgoing]:
         """Return what got a receipt, was no duplicate, and went to subjects of this kind."""
@@ -74,7 +93,9 @@ class TappedSubscription(Subscription):
 
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
         """Pass it on."""
-        return await self._inner.settle(batch)
+        results = await self._inner.settle(batch)
+        await self._tap.reach(Point.SETTLED)
+        return results
 
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
         """Pass it on."""
@@ -82,7 +103,11 @@ class TappedSubscription(Subscription):
 
     async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
         """Pass it on."""
-        return await self._inner.commit(batch)
+        await self._tap.reach(Point.HANDLED)
+        results = await self._inner.commit(batch)
+        await self._tap.reach(Point.RECORDED)
+        await self._tap.reach(Point.SETTLED)
+        return results
 
     async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
         """Pass it on, and note each letter that was stored as if it had been published."""
@@ -101,6 +126,31 @@ class TappedSubscription(Subscription):
     async def close(self) -> None:
         """Pass it on."""
         await self._inner.close()
+
+
+class TappedInbox(InboxStore):
+    """Passes everything on."""
+
+    def __init__(self, inner: InboxStore, tap: Tap) -> None:
+        self._inner = inner
+        self._tap = tap
+
+    async def completed(self, keys: Sequence[Completion]) -> list[bool]:
+        """Pass it on."""
+        found = await self._inner.completed(keys)
+        await self._tap.reach(Point.LOOKED_UP)
+        return found
+
+    async def responses(self, keys: Sequence[Completion]) -> list[bytes | None]:
+        """Pass it on."""
+        return await self._inner.responses(keys)
+
+    async def record(self, records: Sequence[Record]) -> list[SettleResult]:
+        """Pass it on."""
+        await self._tap.reach(Point.HANDLED)
+        results = await self._inner.record(records)
+        await self._tap.reach(Point.RECORDED)
+        return results
 
 
 class TappedTransport(Transport):
@@ -123,7 +173,8 @@ class TappedTransport(Transport):
     @property
     def inbox(self) -> InboxStore | None:
         """Of the transport behind."""
-        return self._inner.inbox
+        inner = self._inner.inbox
+        return None if inner is None else TappedInbox(inner, self._tap)
 
     @property
     def dead_letters(self) -> DeadLetterStore | None:

@@ -12,6 +12,7 @@ from catga.testing.contract.atomic import AtomicContract
 from catga.testing.contract.cancellation import CancellationContract
 from catga.testing.contract.capabilities import CapabilitiesContract
 from catga.testing.contract.completion import CompletionContract
+from catga.testing.contract.crashes import CrashesContract
 from catga.testing.contract.dead_letters import DeadLettersContract
 from catga.testing.contract.delayed import DelayedContract
 from catga.testing.contract.derived import DerivedIdsContract
@@ -44,6 +45,7 @@ __all__ = [
     "CancellationContract",
     "CapabilitiesContract",
     "CompletionContract",
+    "CrashesContract",
     "DeadLettersContract",
     "DelayedContract",
     "DerivedIdsContract",
@@ -92,6 +94,7 @@ class TransportContract(
     DeadLettersContract,
     ReplayContract,
     CompletionContract,
+    CrashesContract,
     DerivedIdsContract,
     RequestsContract,
     PromisesContract,
