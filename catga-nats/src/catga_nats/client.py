@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error, StaleConnectionError
 
 from catga_nats.headers import MESSAGE_ID
+from catga_nats.parser import OnePassParser
 
 __all__ = ["ClearTextError", "GuardedClient", "OnMessage", "Sent"]
 
@@ -40,6 +41,19 @@ class ClearTextError(Error):
     """TLS was asked for and the server speaks in clear."""
 
 
+def _says_nothing(headers: bytes) -> bool:
+    """Say whether it is the id alone, as every stored message brings it back: reading it took a
+    sixth of the time of consuming."""
+    return headers.startswith(_OWN_HEADER) and headers.count(b"\r\n") == 3
+
+
+def _give(sink: OnMessage, message: Msg) -> None:
+    try:
+        sink(message)
+    except Exception:  # it would end the reader
+        _log.exception("a message on %s could not be taken in", message.subject)
+
+
 class GuardedClient(Client):
     """A connection that never goes deaf, never sends in clear what was meant for TLS, never keeps
     messages for later."""
@@ -49,6 +63,7 @@ class GuardedClient(Client):
         self._require_tls = require_tls
         self._tries: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         """The tasks that connect again, the one of now and those before it."""
+        self._ps = OnePassParser(self)
         self._sinks: dict[int, OnMessage] = {}
         self._statuses: dict[bytes, dict[str, str] | None] = {}
 
@@ -223,19 +238,34 @@ class GuardedClient(Client):
             _sid=sid,
         )
 
-    async def _process_msg(
+    def hand_over(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        # The client's queue, task and books for each message take as long as all of the engine.
+    ) -> bool:
+        """Give a message to whoever listens; False when that takes more than a call (`take_in`).
+
+        The client's queue, task and books for each message take as long as all of the engine.
+        """
         sink = self._sinks.get(sid)
         if sink is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
+            return False
+        read = None
+        if headers and not _says_nothing(headers):
+            read = self._statuses.get(headers)
+            if read is None:
+                return False
+        _give(sink, self._build_message(sid, subject, reply, data, read))
+        return True
+
+    async def take_in(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        """Read the headers of a message and give it to whoever listens."""
+        sink = self._sinks.get(sid)
+        if sink is None:
+            await self._process_msg(sid, subject, reply, data, headers)
             return
-        read = await self._process_headers(headers) if headers else None
-        try:
-            sink(self._build_message(sid, subject, reply, data, read))
-        except Exception as error:  # it would end the reader
-            await self._error_cb(error)
+        read = await self._process_headers(headers)
+        _give(sink, self._build_message(sid, subject, reply, data, read))
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self._sinks.pop(sid, None)
@@ -244,15 +274,10 @@ class GuardedClient(Client):
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         # One malformed header block ends the reader otherwise. The body is still delivered: only
         # who sees a message can park it.
-        # The id alone, as every stored message brings it back, tells nobody anything: reading it
-        # took a sixth of the time of consuming.
-        if not headers or (headers.startswith(_OWN_HEADER) and headers.count(b"\r\n") == 3):
+        if not headers or _says_nothing(headers):
             return None
         # A status alone ("404 Message Not Found") is read once: of a thousand look-ups almost all
         # are answered by the same one.
-        known = self._statuses.get(headers)
-        if known is not None:
-            return known
         try:
             read = await super()._process_headers(headers)
         except Exception as error:

@@ -30,6 +30,7 @@ from catga_nats.connection import Connection
 __all__ = ["LiveSubscription"]
 
 _DRAIN_SECONDS = 5.0
+_FOREVER = math.inf
 
 
 class LiveSubscription(Subscription):
@@ -70,7 +71,7 @@ class LiveSubscription(Subscription):
         await self._connection.confirm(pattern)
 
     def _on_message(self, subject: Subject, message: Msg) -> None:
-        self._put(Delivery(subject, message.data, 1, "", math.inf, None, message.headers))
+        self._put(Delivery(subject, message.data, 1, "", _FOREVER, None, message.headers))
 
     def _on_reply(self, message: Msg) -> None:
         try:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from catga.errors import CatgaError
 from catga.spi import Completion, Done, InboxStore, Record, SettleResult, Unknown
+from catga_redis.errors import REPLY_ERRORS
 from catga_redis.names import done_key
+from catga_redis.scripts import KNOWN, parts
 from catga_redis.session import Session
 
 __all__ = ["RedisInbox", "record_value"]
@@ -19,14 +21,21 @@ class RedisInbox(InboxStore):
         self._session = session
 
     async def completed(self, keys: Sequence[Completion]) -> list[bool]:
-        """Look all up in one round trip."""
-        if not keys:
-            return []
-        replies = await self._session.servers.ask([(b"EXISTS", done_key(key)) for key in keys])
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise self._session.failure(reply) from reply
-        return [bool(reply) for reply in replies]
+        """Look up to 256 of a type up in one command with one reply."""
+        known = [False] * len(keys)
+        types: dict[tuple[str, str], list[int]] = {}
+        for at, key in enumerate(keys):
+            types.setdefault((key.namespace, key.type), []).append(at)
+        try:
+            for places in types.values():
+                for part in parts(places, lambda _: 0):
+                    names = [done_key(keys[at]) for at in part]
+                    found = await KNOWN.run(self._session.line(names[0]), names, ())
+                    for at, there in zip(part, found, strict=True):
+                        known[at] = bool(there)
+        except REPLY_ERRORS as error:
+            raise self._session.failure(error) from error
+        return known
 
     async def responses(self, keys: Sequence[Completion]) -> list[bytes | None]:
         """Read all in one round trip."""

@@ -19,6 +19,7 @@ __all__ = [
     "EXTEND",
     "FORGET",
     "HELD",
+    "KNOWN",
     "NOW",
     "PARK",
     "PUBLISH",
@@ -142,6 +143,13 @@ if #settled > 0 then redis.call('XACK', KEYS[1], ARGV[1], unpack(settled)) end
 return out
 """
 )
+
+KNOWN = Script(b"""
+-- KEYS: record ... Each: 1 it is there, 0 it is not. What is kept with it stays where it is.
+local out = {}
+for i = 1, #KEYS do out[i] = redis.call('EXISTS', KEYS[i]) end
+return out
+""")
 
 PARK = Script(
     HELD

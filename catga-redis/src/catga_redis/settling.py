@@ -166,9 +166,9 @@ class Settler:
 
 def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, list[int]]]:
     """Yield the positions of the tokens of each stream, at most 256 at a time."""
-    by_stream: dict[StreamKey, list[int]] = {}
+    by_stream: dict[StreamKey, list[int]] = {token[0]: [] for token in tokens}
     for index, token in enumerate(tokens):
-        by_stream.setdefault(token[0], []).append(index)
+        by_stream[token[0]].append(index)
     for stream, indexes in by_stream.items():
         for at in range(0, len(indexes), BATCH):
             yield stream, indexes[at : at + BATCH]

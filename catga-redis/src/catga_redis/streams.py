@@ -218,25 +218,30 @@ class LogSubscription(Subscription):
         results: list[SettleResult] = [LOST] * len(batch)
         now = self._clock.monotonic()
         acks: list[int] = []
+        tokens: list[Token] = []
         nacks: list[int] = []
         work: list[tuple[Token, int]] = []
+        held = self._held
         confirm = False
         for index, entry in enumerate(batch):
             delivery = entry.delivery
-            if delivery not in self._held:
+            if delivery not in held:
                 continue
-            self._held.discard(delivery)
+            held.discard(delivery)
             if type(entry.outcome) is Nack:
                 nacks.append(index)
                 work.append((delivery.token, _delay_ms(entry.outcome.delay)))
             elif delivery.lease_until > now:
                 acks.append(index)
+                tokens.append(delivery.token)
                 confirm = confirm or entry.confirm
         if acks:
-            tokens = [batch[index].delivery.token for index in acks]
             outcomes = await self._settler.acknowledge(tokens, confirm=confirm)
-            for index, outcome in zip(acks, outcomes, strict=True):
-                results[index] = outcome
+            if len(acks) == len(batch):  # almost always
+                results = outcomes
+            else:
+                for index, outcome in zip(acks, outcomes, strict=True):
+                    results[index] = outcome
         if nacks:
             for index, outcome in zip(nacks, await self._settler.release(work), strict=True):
                 results[index] = outcome

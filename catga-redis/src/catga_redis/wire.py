@@ -6,12 +6,14 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import attrs
 import hiredis
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from catga.errors import CatgaError, ConnectionLost
 from catga.spi import EventKind, Runtime, TransportEvent
@@ -220,31 +222,36 @@ class Wire(Line):
     async def _read(self, connection: Connection) -> None:
         """Hand out replies until the connection ends."""
         read = connection.read_response
-        leaves_on = self._dialer.leaves_on
-        on_push = self._on_push
-        waiting = self._waiting
         try:
             while True:
                 try:
                     reply = await read(disconnect_on_error=False)
                 except REPLY_ERRORS as error:
                     reply = error
-                if on_push is not None and isinstance(reply, list) and reply[0] in _PUSHES:
-                    on_push(reply)
-                    continue
-                request = waiting[0]
-                request.left -= 1
-                if request.future is not None:
-                    request.replies.append(reply)
-                if request.left == 0:
-                    waiting.popleft()
-                    if request.future is not None and not request.future.done():
-                        request.future.set_result(request.replies)
-                if isinstance(reply, leaves_on):
-                    self._dialer.told(reply)
-                    self._break(connection, reply)  # another server is in charge now
+                self._take(connection, reply)
+                # What came with it, without the client's five calls for each.
+                for reply in _replies_there(connection):
+                    self._take(connection, reply)
         except Exception as error:
             self._break(connection, error)
+
+    def _take(self, connection: Connection, reply: Any) -> None:
+        if isinstance(reply, RedisConnectionError) and not isinstance(reply, REPLY_ERRORS):
+            raise reply
+        if self._on_push is not None and isinstance(reply, list) and reply[0] in _PUSHES:
+            self._on_push(reply)
+            return
+        request = self._waiting[0]
+        request.left -= 1
+        if request.future is not None:
+            request.replies.append(reply)
+        if request.left == 0:
+            self._waiting.popleft()
+            if request.future is not None and not request.future.done():
+                request.future.set_result(request.replies)
+        if isinstance(reply, self._dialer.leaves_on):
+            self._dialer.told(reply)
+            self._break(connection, reply)  # another server is in charge now
 
     async def _watch(self) -> None:
         """Give up on a server that is silent for longer than the oldest request can bear."""
@@ -322,6 +329,17 @@ class Wire(Line):
 
     def _emit(self, kind: EventKind, detail: str) -> None:
         self._runtime.emit(TransportEvent(kind, f"{self._role}: {detail}"))
+
+
+def _replies_there(connection: Connection) -> Iterator[Any]:
+    """Yield the replies that were read together with the last one; error replies as values.
+
+    The client keeps its parser to itself: where it has another one, they come one by one.
+    """
+    reader = getattr(getattr(connection, "_parser", None), "_reader", None)
+    if isinstance(reader, hiredis.Reader):
+        return iter(reader.gets, NOT_ENOUGH_DATA)
+    return iter(())
 
 
 def _lost(sent: bool, error: CatgaError) -> CatgaError:

@@ -65,6 +65,9 @@ class Consumer:
         self.counts: Counter[str] = Counter()
         self._invoke = invoke
         self._type = handler.wire.name
+        self._decode = handler.wire.decode
+        self._timeout = _NEVER if handler.timeout is None else handler.timeout
+        self._now = services.clock.monotonic
         self._least = max(handler.qos, QualityOfService.AT_LEAST_ONCE)
         self._s = services
         self._feeds: list[Feed] = []
@@ -181,7 +184,8 @@ class Consumer:
 
     def _queue(self, works: Iterable[Work]) -> None:
         """Queue what is to be run; a message that seems to end whoever runs it is not."""
-        ready = [work for work in works if not self._outcomes.worn_out(work)]
+        worn_out = self._outcomes.worn_out
+        ready = [work for work in works if work.delivery.attempt == 1 or not worn_out(work)]
         if ready:
             self._pool.put(ready)
 
@@ -250,22 +254,23 @@ class Consumer:
         envelope, context = work.envelope, work.context
         if envelope is None or context is None:
             return None
-        now = self._s.clock.monotonic()
-        if work.delivery.lease_until <= now or work.delivery.doubtful:
+        now = self._now()
+        delivery = work.delivery
+        if delivery.lease_until <= now or delivery.doubtful:
             self._lost(work)  # this process stood still: it may run elsewhere by now
             return None
         if envelope.deadline is not None and self._outcomes.expired(work):
             return None
         try:
-            message = self.handler.wire.decode(envelope.data, envelope.version)
+            message = self._decode(envelope.data, envelope.version)
         except CodecError as poison:
             self._outcomes.poison(work, poison)
             return None
         remember(message, envelope)
-        if self._s.signals.started is not None:
-            self._s.signals.started(context)
-        timeout = self.handler.timeout
-        deadline = _NEVER if timeout is None else now + timeout
+        started = self._s.signals.started
+        if started is not None:
+            started(context)
+        deadline = now + self._timeout
         rest = run_handler(work, message, context, self._invoke, deadline)
         if rest is not None:
             return self._end_later(work, rest)
@@ -280,8 +285,9 @@ class Consumer:
         """A handler has ended."""
         error = work.error
         self.counts["handled" if error is None else "failed"] += 1
-        if self._s.signals.finished is not None:
-            self._s.signals.finished(work.context, error)
+        finished = self._s.signals.finished
+        if finished is not None:
+            finished(work.context, error)
         self._outcomes.conclude(work, error)
 
     # ---- time

@@ -80,10 +80,11 @@ class Outcomes:
 
     def _complete(self, work: Work) -> None:
         """A stored message was handled."""
-        if self.once is None or not work.exactly:
+        if not work.exactly or self.once is None:
             if self._answers:
                 self._respond(work, None)
-            self.decide(work, _ACK)
+            if work.feed.settler is not None:
+                work.feed.settler.add(Decision(work, _ACK))
             return
         if self._answers:
             work.reply = self._reply(work)
@@ -133,9 +134,7 @@ class Outcomes:
     def worn_out(self, work: Work) -> bool:
         """Say whether it has come too often to be run once more; if so it is dealt with."""
         attempt = work.delivery.attempt
-        if attempt == 1 or work.feed.settler is None:
-            return False
-        if not self._handler.retries.worn_out(attempt):
+        if work.feed.settler is None or not self._handler.retries.worn_out(attempt):
             return False
         words = (
             f"it has come {attempt} times, and the last ones ended without a word: its handler may "

@@ -29,7 +29,7 @@ def run_handler(
     variables = copy_context()
     # Of the group as well: two groups that publish the same are two senders.
     ids = None
-    if context.exactly_once:
+    if work.exactly and context.exactly_once:
         ids = derived_ids(context.group, context.type, context.message_id)
     work.state = State.RUNNING
     try:
@@ -54,7 +54,8 @@ def _begin(
 ) -> Any:
     """Run in the handler's own context: what it sets is gone with it."""
     CURRENT.set(context)
-    NEXT_ID.set(ids)
+    if ids is not NEXT_ID.get():  # setting is ten times dearer than looking
+        NEXT_ID.set(ids)
     return handler.send(None)
 
 

@@ -115,8 +115,9 @@ class Settler:
 
     def add(self, decision: Decision) -> None:
         """Take a decision; it is carried out with the next batch."""
+        if not self._decisions:  # whoever carries them out knows of the others
+            self._wanted.set()
         self._decisions.append(decision)
-        self._wanted.set()
 
     async def run(self) -> None:
         """Carry out decisions until closed and nothing is left."""
@@ -259,8 +260,10 @@ class Settler:
         # Once more, and no longer: the end of the lease makes the rest good by itself.
         settle = self._feed.subscription.settle
         results = await self._persist(batch, settle, until_lease_ends=False)
+        told = self._on_settled
         for decision, result in zip(batch, results, strict=True):
-            self._off_hands(decision, result)
+            outcome = decision.outcome if type(result) is Done else result
+            told(decision.work, _WORDS[type(outcome)])
 
     async def _persist(
         self,
