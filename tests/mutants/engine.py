@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from catga import plan
-from catga.engine import consuming, once, running
+from catga.engine import consuming, running
 from catga.engine.consuming import Consumer
 from catga.engine.once import Admitted, Once
 from catga.engine.outcomes import Outcomes
@@ -181,31 +181,6 @@ def keeps_no_response(real: Any) -> Any:
     return record
 
 
-@mutant(
-    Base.ENGINE,
-    Outcomes,
-    "_failure",
-    law="test_a_repeated_request_that_failed_gets_the_same_error",
-)
-def keeps_no_failure(real: Any) -> Any:
-    """How a request failed is told once, and kept nowhere."""
-
-    def failure(self: Outcomes, work: Work, error: BaseException | None) -> Record | None:
-        return None
-
-    return failure
-
-
-@mutant(Base.ENGINE, once, "failure_of", law="test_a_replay_of_a_request_that_failed_runs_it")
-def takes_a_failure_for_a_completion(real: Any) -> Any:
-    """How a request failed is recorded as what completed it."""
-
-    def failure_of(key: Completion) -> Completion:
-        return key
-
-    return failure_of
-
-
 @mutant(Base.ENGINE, Once, "admit", law="test_nothing_is_recorded_while_the_handler_runs")
 def takes_a_claim_for_done(real: Any) -> Any:
     """Who begins claims it, and whoever meets a claim acknowledges, though nobody is through."""
@@ -218,22 +193,6 @@ def takes_a_claim_for_done(real: Any) -> Any:
             owner = claims.setdefault(self.record(work).key, self)
             (mine if owner is self else others).append(work)
         return Admitted(mine, found.completed + others, found.failed, found.unclear)
-
-    return admit
-
-
-@mutant(
-    Base.ENGINE,
-    Once,
-    "admit",
-    law="test_another_copy_of_a_request_that_failed_is_parked_and_not_run",
-)
-def runs_what_had_failed(real: Any) -> Any:
-    """A second copy of a request whose failure is kept is run."""
-
-    async def admit(self: Once, works: Sequence[Work]) -> Admitted:
-        found: Admitted = await real(self, works)
-        return Admitted(found.to_handle + found.failed, found.completed, [], found.unclear)
 
     return admit
 

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import attrs
 
 import mutants.engine
+import mutants.failures
 import mutants.handlers
 import mutants.letters
 import mutants.memory
