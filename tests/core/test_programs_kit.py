@@ -16,8 +16,10 @@ from catga.testing.harness import Ability, Harness
 from catga.testing.programs import (
     Again,
     CutAtWrite,
+    Later,
     Program,
     Publish,
+    Replay,
     Restart,
     Together,
     keep_the_laws,
@@ -209,6 +211,16 @@ def answered_never_again(history: History) -> None:
 
 
 PLACE = ("a", "m2")
+
+
+def too_early(history: History) -> None:
+    history.published[1].due = 1.5
+
+
+def replayed_in_vain(history: History) -> None:
+    history.replayed["a", "m9"] = history.perhaps_replayed["a", "m9"] = 1
+
+
 WRONG: dict[str, list[Callable[[History], None]]] = {
     "only_what_was_published": [a_stranger, other_content],
     "what_was_refused_stays_away": [refused],
@@ -221,13 +233,14 @@ WRONG: dict[str, list[Callable[[History], None]]] = {
     "exactly_once": [twice(4)],
     "done_is_done": [again_after_the_end],
     "stored_once": [two_copies, no_copy],
+    "nothing_comes_before_its_time": [too_early],
     "receipts_tell_duplicates": [two_new_receipts],
     "attempts_count_up": [attempts_from_zero, attempts_that_fall],
     "a_failure_waits": [hot_loop],
     "one_at_a_time": [side_by_side],
     "the_last_failure_parks": [parked_too_early, tried_for_ever],
     "parked_before_settled": [not_parked, parked_afterwards],
-    "the_books_balance": [never_settled, lost_without_a_cause],
+    "the_books_balance": [replayed_in_vain, never_settled, lost_without_a_cause],
     "each_effect_once": [
         books(effects={PLACE: 2}),
         books(effects={PLACE: 0}),
@@ -269,6 +282,17 @@ def test_each_law_finds_what_breaks_it(law: str, change: Callable[[History], Non
     assert law in {violation.law for violation in broken(history)}
 
 
+def test_what_is_replayed_runs_once_more_from_the_first_attempt() -> None:
+    history = good()
+    again = run(1, 5.0)
+    again.id = "m9"
+    history.runs.append(again)
+    history.settled.append(Settled("a", "m9", 1, "ack", again.settled))
+    assert {each.law for each in broken(history)} == {"attempts_count_up", "the_books_balance"}
+    replayed_in_vain(history)
+    assert broken(history) == []
+
+
 def test_only_a_fault_that_touched_the_run_excuses_a_repeat() -> None:
     history = good()
     twice(4)(history)
@@ -301,7 +325,7 @@ def test_every_kind_of_step_and_fault_is_drawn() -> None:
         return lambda program: any(isinstance(step, kind) for step in program.steps)
 
     strategy = programs(abilities=frozenset(Ability))
-    for kind in (Restart, CutAtWrite, Together):
+    for kind in (Restart, CutAtWrite, Together, Later, Replay):
         drawn = find(
             strategy,
             has(kind),

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from hypothesis import given
 
-from catga.model.capability import QOS_CAPABILITY
-from catga.testing.harness import Harness
+from catga.model.capability import QOS_CAPABILITY, Capability
+from catga.testing.harness import Ability, Harness
 from catga.testing.programs.coverage import Coverage
 from catga.testing.programs.play import keep_the_laws, without_logs
 from catga.testing.programs.profiles import chosen_profile
@@ -28,7 +28,7 @@ class ProgramContract:
     def test_random_programs_keep_the_laws(self, harness: Harness) -> None:
         """Nor does any program that is drawn; and together they come to everything there is."""
         coverage = Coverage()
-        drawn = programs(_qualities(harness), harness.abilities)
+        drawn = programs(_qualities(harness), harness.abilities, harness.declared)
 
         @chosen_profile().settings(harness)
         @given(drawn)
@@ -37,7 +37,8 @@ class ProgramContract:
 
         with without_logs():
             run()
-        assert not (lacking := coverage.lacking(harness.abilities)), lacking
+        able: set[Ability | Capability] = {*harness.abilities, *harness.declared}
+        assert not (lacking := coverage.lacking(able)), lacking
 
 
 def _qualities(harness: Harness) -> frozenset[int]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
+from catga.model.capability import Capability
 from catga.testing.harness import Ability
 from catga.testing.programs.history import History
 from catga.testing.programs.steps import Program, Step, Together
@@ -46,7 +47,9 @@ _LEAST: Mapping[str, float] = {
     "derived": 0.2,
 }
 """Per program: some fifth of what is drawn and comes of it."""
-_FAULTS: Mapping[Ability, Mapping[str, float]] = {
+_MORE: Mapping[Ability | Capability, Mapping[str, float]] = {
+    Capability.DELAY: {"Later": 0.1},
+    Capability.DEAD_LETTERS: {"Replay": 0.1, "replayed": 0.03},
     Ability.RESTART: {"Restart": 0.01},
     Ability.CUT: {"Cut": 0.01, "CutAtWrite": 0.02},
 }
@@ -67,6 +70,7 @@ class Coverage:
         self.counts.update(each.word for each in history.settled if each.qos)
         self.counts.update(each.outcome for each in history.published)
         self.counts["duplicate"] += sum(each.duplicate for each in history.published)
+        self.counts["replayed"] += history.replayed.total()
         answered = [each for each in history.asked if each.answer is not None]
         self.counts["answered"] += sum(not each.last for each in answered)
         self.counts["answered again"] += sum(each.last for each in answered)
@@ -75,10 +79,12 @@ class Coverage:
             self.counts["derived"] += history.books.echoes.total()
         self.counts.update(each.kind for each in history.disturbances if each.kind == "stall")
 
-    def lacking(self, abilities: Collection[Ability] = ()) -> Mapping[str, tuple[int, int]]:
+    def lacking(
+        self, abilities: Collection[Ability | Capability] = ()
+    ) -> Mapping[str, tuple[int, int]]:
         """Return what came too seldom: how often, and how often it had to."""
         least = dict(_LEAST)
-        for ability, more in _FAULTS.items():
+        for ability, more in _MORE.items():
             if ability in abilities:
                 least |= more
         return {

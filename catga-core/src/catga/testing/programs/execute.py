@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import singledispatchmethod
 from typing import Any, TypeVar
 
 from catga.bus import Bus
 from catga.codecs import read_envelope
-from catga.engine.deadletters import read_letter
 from catga.errors import CatgaError, PublishUnknown
 from catga.ground.clock import ManualClock
-from catga.spi import DeadLetterStore
+from catga.model.capability import Capability
 from catga.testing.faults import FaultProxy
 from catga.testing.programs.effects import Question, audit
 from catga.testing.programs.history import Asked, Copy, Disturbance, History, Published
+from catga.testing.programs.letters import read_letters, replay_letters
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
 from catga.testing.programs.steps import (
     Again,
@@ -27,9 +28,11 @@ from catga.testing.programs.steps import (
     CutAtWrite,
     Drain,
     Join,
+    Later,
     Pass,
     Program,
     Publish,
+    Replay,
     Restart,
     Settle,
     Together,
@@ -203,6 +206,20 @@ class _Execution:
         await self._stage.wait(self._publish(self._new(step)))
 
     @_do.register
+    async def _(self, step: Later) -> None:
+        delay = self._stage.scaled(step.seconds)
+        await self._stage.wait(self._publish(self._new(step), delay))
+
+    @_do.register
+    async def _(self, step: Replay) -> None:
+        if step.group in self._program.groups and self._publisher is not None:
+            await self._wait(self._through, self._stage.scaled(_PATIENCE))
+            types = frozenset(MESSAGES[qos].__name__ for qos in self._program.qualities)
+            letters = self._publisher.dead_letters
+            work = replay_letters(letters, step.group, types, self.history)
+            await self._stage.wait(work)
+
+    @_do.register
     async def _(self, step: Again) -> None:
         if self._qualities:
             await self._stage.wait(self._publish(step.k % len(self._qualities)))
@@ -276,14 +293,17 @@ class _Execution:
         self._qualities.append(step.qos)
         return len(self._qualities) - 1
 
-    async def _publish(self, number: int) -> None:
+    async def _publish(self, number: int, delay: float | None = None) -> None:
         id_, qos = f"m{number}", self._qualities[number]
         assert self._publisher is not None
         live = frozenset(group for group in self._program.groups if self._present(group))
-        entry = Published(id_, qos, self._clock.monotonic(), live)
+        now = self._clock.monotonic()
+        entry = Published(id_, qos, now, live, due=now + (delay or 0.0))
         self.history.published.append(entry)
         try:
-            receipt = await self._publisher.publish(MESSAGES[qos](words(id_)), message_id=id_)
+            receipt = await self._publisher.publish(
+                MESSAGES[qos](words(id_)), message_id=id_, delay=delay
+            )
         except PublishUnknown:
             entry.outcome = "unknown"
         except CatgaError:
@@ -311,14 +331,14 @@ class _Execution:
             return False
         if not all(task.done() for task in self._asking):
             return False
-        ended = {
+        ended = Counter(
             (each.group, each.id)
             for each in self.history.settled
             if each.word in {"ack", "dead-letter"}
-        }
+        )
         groups = [group for group in self._program.groups if self._present(group)]
         return all(
-            (group, each.id) in ended
+            ended[group, each.id] > self.history.replayed[group, each.id]
             for each in self.history.published
             if each.qos and each.outcome == "accepted"
             for group in groups
@@ -328,7 +348,7 @@ class _Execution:
         for proxy in self._proxies():
             proxy.heal()
         patience = self._stage.scaled(_PATIENCE)
-        if self._program.faults:
+        if self._program.faults or Capability.DELAY in self._program.needs:
             patience = max(patience, _RECOVERY)
         end = self._clock.monotonic() + 10 * patience
         while self._clock.monotonic() < end:
@@ -375,17 +395,8 @@ class _Execution:
             self.history.books = await audit(self._stage, self._program.groups, ids, asked)
         store = self._stage.anchor.dead_letters
         if store is not None:
-            self.history.letters = await self._stage.wait(self._letters(store))
-
-    async def _letters(self, store: DeadLetterStore) -> frozenset[tuple[str, str]]:
-        """Return the group and the message of every dead letter that the broker has."""
-        found: set[tuple[str, str]] = set()
-        for subject in await store.subjects(self._stage.namespace):
-            after = ""
-            while page := await store.read(subject, after):
-                after = page[-1].sequence
-                found.update((subject.group, read_letter(each).message_id) for each in page)
-        return frozenset(found)
+            letters = read_letters(store, self._stage.namespace)
+            self.history.letters = await self._stage.wait(letters)
 
 
 async def _all(works: Iterable[Awaitable[T]]) -> list[T]:

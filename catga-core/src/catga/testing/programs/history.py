@@ -36,6 +36,8 @@ class Published:
     """The groups that had a member when it was called."""
     outcome: Outcome = "unknown"
     duplicate: bool = False
+    due: float = 0.0
+    """When it may come at the earliest."""
 
 
 @attrs.define(eq=False)
@@ -149,6 +151,10 @@ class History:
     copies: list[Copy] = attrs.field(factory=list)
     letters: frozenset[tuple[str, str]] | None = None
     """Group and message of each dead letter that the broker has at the end; None: it cannot say."""
+    replayed: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    """How often the letter of a group and message was surely replayed."""
+    perhaps_replayed: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    """How often at the most."""
     effects: bool = False
     """Whether handlers at QoS 2 had effects, and published."""
     books: Books | None = None

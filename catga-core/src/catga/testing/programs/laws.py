@@ -170,6 +170,19 @@ def stored_once(history: History) -> Iterator[str]:
             yield f"{id_} was accepted and is not stored"
 
 
+def nothing_comes_before_its_time(history: History) -> Iterator[str]:
+    """What is delayed runs nowhere before its time, whatever fails, unless it was published at
+    once as well; and at QoS 2 the first copy is the one that counts."""
+    for id_ in {each.id for each in history.published}:
+        calls = [each for each in history.published if each.id == id_]
+        if calls[0].qos == 2 and calls[0].outcome == "accepted":
+            calls = calls[:1]
+        due = min(each.due for each in calls)
+        for run in history.runs:
+            if run.id == id_ and run.start < due - max(history.grain, _ROUNDING):
+                yield f"{run.group} had {id_} {due - run.start:.4f} s before its time"
+
+
 def receipts_tell_duplicates(history: History) -> Iterator[str]:
     """At QoS 2 of all receipts for one id exactly one says that it is new."""
     for id_ in {each.id for each in history.published if each.qos == 2}:
@@ -183,7 +196,7 @@ def receipts_tell_duplicates(history: History) -> Iterator[str]:
 
 def attempts_count_up(history: History) -> Iterator[str]:
     """The first attempt is 1, the next is one more; given back by a member that leaves, or lost
-    with one, an attempt is used up without a run."""
+    with one, an attempt is used up without a run. A replay begins anew."""
     copies = Counter(each.id for each in history.copies)
     exact = not history.drains
     for (group, id_), runs in _by_group(history, 1, 2):
@@ -192,8 +205,12 @@ def attempts_count_up(history: History) -> Iterator[str]:
         attempts = [run.attempt for run in runs]
         if attempts[0] < 1 or (exact and not history.disturbances and attempts[0] != 1):
             yield f"{group} had {id_} first in attempt {attempts[0]}"
+        anew = history.perhaps_replayed[group, id_]
         for before, after in pairwise(runs):
             more = after.attempt - before.attempt
+            if more <= 0 and anew and (after.attempt == 1 or not exact):
+                anew -= 1
+                continue
             if more < 0 or (not history.disturbances and (more < 1 or (exact and more > 1))):
                 yield f"{group} had {id_} in attempts {attempts}"
 
@@ -267,8 +284,9 @@ def parked_before_settled(history: History) -> Iterator[str]:
 
 
 def the_books_balance(history: History) -> Iterator[str]:
-    """Per group: every stored copy was acknowledged or dead-lettered, once, and nothing is in
-    flight. A fault can keep the word from the member or have the copy settled again."""
+    """Per group: every stored copy, and every replay to that group, was acknowledged or
+    dead-lettered, once, and nothing is in flight. A fault can keep the word from the member or
+    have the copy settled again."""
     ended = Counter(
         (each.group, each.id) for each in history.settled if each.word in {"ack", "dead-letter"}
     )
@@ -280,8 +298,9 @@ def the_books_balance(history: History) -> Iterator[str]:
     copies = Counter(each.id for each in history.copies)
     for id_, count in copies.items():
         for group in history.groups:
-            if ended[group, id_] != count:
-                yield f"{group} settled {id_} {ended[group, id_]} times, of {count} copies"
+            count_there = count + history.replayed[group, id_]
+            if ended[group, id_] != count_there:
+                yield f"{group} settled {id_} {ended[group, id_]} times, of {count_there} copies"
 
 
 # ---- the parts
@@ -321,6 +340,7 @@ _EVERY: tuple[Law, ...] = (
     exactly_once,
     done_is_done,
     stored_once,
+    nothing_comes_before_its_time,
     receipts_tell_duplicates,
     attempts_count_up,
     a_failure_waits,

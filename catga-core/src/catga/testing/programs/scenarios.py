@@ -13,9 +13,11 @@ from catga.testing.programs.steps import (
     CutAtWrite,
     Drain,
     Join,
+    Later,
     Pass,
     Program,
     Publish,
+    Replay,
     Restart,
     Settle,
     Together,
@@ -94,6 +96,31 @@ SCENARIOS: Mapping[str, Scenario] = {
     "what_is_rejected_is_not_tried_again": Scenario(
         Program((Publish(1, a=("reject",)), Publish(2, a=("reject",)), Publish(1), Pass(3.0))),
         ("reject", "dead-letter", "ack"),
+    ),
+    # ---- later, and once more
+    "what_is_delayed_waits_for_its_time": Scenario(
+        Program(
+            (*(Later(qos, seconds=2.0) for qos in (1, 2)), Again(1), Publish(1), Crash(), Join()),
+            members=(2, 1),
+        ),
+        ("Later", "duplicate", "ack"),
+    ),
+    "what_is_delayed_outlives_a_restart": Scenario(
+        Program((Later(1, seconds=2.0), Later(2, seconds=2.0), Restart(), Again(1))),
+        ("Later", "Restart", "ack"),
+    ),
+    "what_is_replayed_reaches_the_failing_group_alone": Scenario(
+        Program(
+            (
+                *(Publish(qos, a=("reject", "raise", "ok")) for qos in (1, 2)),
+                *(Replay(), Replay("b")),
+            ),
+            members=_PAIR,
+        ),
+        ("dead-letter", "replayed", "nack", "ack"),
+    ),
+    "what_fails_again_after_a_replay_is_a_dead_letter_again": Scenario(
+        Program((Publish(1, a=("reject",) * 9), *((Replay(),) * 5))), ("replayed",)
     ),
     # ---- leases and members
     "a_slow_handler_keeps_its_lease": Scenario(

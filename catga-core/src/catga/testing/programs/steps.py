@@ -26,9 +26,11 @@ __all__ = [
     "Deed",
     "Drain",
     "Join",
+    "Later",
     "Pass",
     "Program",
     "Publish",
+    "Replay",
     "Restart",
     "Settle",
     "Step",
@@ -90,6 +92,13 @@ class Publish(_Shown):
 
 
 @attrs.frozen(repr=False)
+class Later(Publish):
+    """Publish a new message that is not to come before its time, in seconds of the law."""
+
+    seconds: float = 1.0
+
+
+@attrs.frozen(repr=False)
 class Again(_Shown):
     """Publish the (k mod n)-th of the n messages so far once more, with its id."""
 
@@ -135,6 +144,13 @@ class Crash(_Shown):
 
 
 @attrs.frozen(repr=False)
+class Replay(_Shown):
+    """Once every group is through, everything that this one has given up on is replayed."""
+
+    group: str = "a"
+
+
+@attrs.frozen(repr=False)
 class Pass(_Shown):
     """Time goes by, in seconds of the law."""
 
@@ -174,12 +190,16 @@ Step: TypeAlias = (
     | Join
     | Drain
     | Crash
+    | Replay
     | Pass
     | Settle
     | Restart
     | Cut
     | CutAtWrite
 )
+
+
+_NEEDS = {Later: Capability.DELAY, Replay: Capability.DEAD_LETTERS}
 
 
 @attrs.frozen(repr=False)
@@ -209,7 +229,8 @@ class Program(_Shown):
         """What a transport and its harness must be able to do."""
         qualities = (QOS_CAPABILITY[QualityOfService(qos)] for qos in self.qualities)
         asks = {Capability.EXACTLY_ONCE} if self.asks else set()
-        return frozenset({Capability.LIVE_GROUPS, *qualities, *asks, *self.faults})
+        more = {_NEEDS[type(step)] for step in self.steps if type(step) in _NEEDS}
+        return frozenset({Capability.LIVE_GROUPS, *qualities, *asks, *more, *self.faults})
 
     @property
     def asks(self) -> bool:

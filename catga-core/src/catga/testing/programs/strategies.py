@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from hypothesis import strategies as st
 
+from catga.model.capability import Capability
 from catga.testing.harness import Ability
 from catga.testing.programs.steps import (
     Again,
@@ -21,9 +22,11 @@ from catga.testing.programs.steps import (
     Deed,
     Drain,
     Join,
+    Later,
     Pass,
     Program,
     Publish,
+    Replay,
     Restart,
     Settle,
     Step,
@@ -46,7 +49,9 @@ _group = st.sampled_from(("a", "a", "b"))
 
 
 def programs(
-    qualities: Collection[int] = (0, 1, 2), abilities: Collection[Ability] = ()
+    qualities: Collection[int] = (0, 1, 2),
+    abilities: Collection[Ability] = (),
+    able: Collection[Capability] = (Capability.DELAY, Capability.DEAD_LETTERS),
 ) -> st.SearchStrategy[Program]:
     """Return a strategy for programs that need no more than these."""
     qos = st.sampled_from([each for each in (2, 2, 1, 1, 0) if each in qualities])
@@ -54,7 +59,7 @@ def programs(
     again = st.builds(Again, st.integers(0, 3))
     together = st.lists(st.one_of(publish, publish, again), min_size=2, max_size=4)
     some = st.builds(Together, together.map(tuple))
-    kinds: list[st.SearchStrategy[Step]] = [
+    kinds: list[st.SearchStrategy[Step] | st.SearchStrategy[tuple[Step, ...]]] = [
         *([publish] * 6),
         *([again] * 2),
         *([some] * 2),
@@ -64,6 +69,14 @@ def programs(
         st.builds(Drain, _group),
         _fault(abilities),
     ]
+    kept = [qos for qos in (2, 1) if qos in qualities]
+    if kept and Capability.DELAY in able:
+        seconds = st.sampled_from((0.3, 1.0, 2.5))
+        kinds.append(st.builds(Later, st.sampled_from(kept), _deeds, _deeds, seconds))
+    if Capability.DEAD_LETTERS in able:
+        kinds.append(st.builds(Replay, _group))
+        if kept:
+            kinds.append(st.builds(_replayed, st.sampled_from(kept), _deeds, _group))
     if 2 in qualities:
         kinds += [st.builds(Ask, st.integers(0, 1), _answers)] * 2
     # `one_of` would take a kind that is named six times for one kind.
@@ -71,11 +84,21 @@ def programs(
     steps = st.tuples(st.one_of(publish, some), st.lists(step, max_size=MOST_STEPS - 1).map(tuple))
     return st.builds(
         Program,
-        steps=steps.map(lambda drawn: (drawn[0], *drawn[1])),
+        steps=steps.map(lambda drawn: (drawn[0], *_flat(drawn[1]))),
         members=st.sampled_from(((1,), (2,), (1, 1), (2, 1), (1, 0), (0, 1))),
         attempts=st.sampled_from((3, 3, 2, 1)),
         effects=st.booleans(),
     )
+
+
+def _replayed(qos: int, deeds: tuple[Deed, ...], group: str) -> tuple[Step, ...]:
+    """A message that is given up, and its replay: by chance the two would seldom meet."""
+    return (Publish(qos, a=("reject", *deeds), b=("reject", *deeds)), Replay(group))
+
+
+def _flat(drawn: tuple[Step | tuple[Step, ...], ...]) -> tuple[Step, ...]:
+    parts = (each if isinstance(each, tuple) else (each,) for each in drawn)
+    return tuple(step for part in parts for step in part)
 
 
 def _fault(abilities: Collection[Ability]) -> st.SearchStrategy[Step]:
