@@ -16,7 +16,6 @@ from catga.testing.harness import Ability, Harness
 from catga.testing.programs import (
     Again,
     CutAtWrite,
-    Later,
     Program,
     Publish,
     Replay,
@@ -325,7 +324,7 @@ def test_every_kind_of_step_and_fault_is_drawn() -> None:
         return lambda program: any(isinstance(step, kind) for step in program.steps)
 
     strategy = programs(abilities=frozenset(Ability))
-    for kind in (Restart, CutAtWrite, Together, Later, Replay):
+    for kind in (Restart, CutAtWrite, Together, Replay):
         drawn = find(
             strategy,
             has(kind),
