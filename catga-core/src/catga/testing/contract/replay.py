@@ -10,10 +10,12 @@ from typing import Any
 import attrs
 
 from catga.bus import Bus
+from catga.engine.context import Context
 from catga.engine.letterbox import LetterFilter
 from catga.engine.replaying import Fate, FoundLetter, Replayer, Result
 from catga.errors import ConnectionLost, TransportError
-from catga.spi import Kind, Outgoing, PublishResult, Rejected, Source, Unknown
+from catga.model.capability import Capability
+from catga.spi import EffectKey, Kind, Outgoing, PublishResult, Rejected, Source, Unknown
 from catga.testing.contract.letters import (
     LETTERS,
     ONCE,
@@ -161,6 +163,36 @@ class ReplayContract:
             await stage.pass_time(0.5)
             assert await stage.wait(letters_of(bus)) == []
         assert heard.calls == [(1, 1), (1, 1)]
+
+    @law(qos=2, needs=[*LETTERS, Capability.ATOMIC])
+    async def test_what_a_replayed_message_writes_is_written_once(self, stage: Stage) -> None:
+        """Dead letters, QoS 2, second law: the runs that failed wrote nothing; the replay writes,
+        once, also when another copy of it comes back."""
+        bus = stage.bus(settings=ONCE)
+        ready = False
+
+        @bus.handle(Charged)
+        async def handle(_charged: Charged, context: Context) -> None:
+            tx = context.transaction
+            tx.write("count", b"%d" % (int(await tx.read("count") or b"0") + 1))
+            if not ready:
+                raise ValueError("after it was written")
+
+        async with stage.running(bus):
+            await bus.publish(Charged(1))
+            (found,) = await parked(stage, bus, 1, "Charged")
+            ready = True
+            await _replay(stage, bus, found)
+            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 1)
+            elsewhere = attrs.evolve(letter_in(found), sequence=f"{letter_in(found).sequence}0")
+            await stage.store(stage.anchor, elsewhere.outgoing("law"))
+            (another,) = await stage.wait(letters_of(bus))
+            await _replay(stage, bus, another)
+            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
+            assert stage.anchor.effects is not None
+            key = EffectKey(stage.namespace, "law", "Charged", "count")
+            (count,) = await stage.wait(stage.anchor.effects.read([key]))
+        assert count.value == b"1"
 
     @law(qos=1, needs=LETTERS)
     async def test_replayed_poison_is_parked_again_with_its_bytes(self, stage: Stage) -> None:

@@ -8,6 +8,7 @@ import attrs
 
 from catga.testing.programs.steps import (
     Again,
+    Ask,
     Crash,
     Cut,
     CutAtWrite,
@@ -163,6 +164,45 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "the_last_member_leaves_and_nothing_is_lost": Scenario(
         Program((Publish(1, a=("raise",)), Drain(), Publish(2), Pass(1.0), Join())), ("ack",)
+    ),
+    # ---- effects: written through a transaction, published, and answered
+    "effects_are_there_once_whatever_ends_their_member": Scenario(
+        Program(
+            (Publish(2, a=("crash",)), Publish(2, a=("crash-after",)), Ask(0, ("crash-after",))),
+            members=(3,),
+            effects=True,
+        ),
+        ("crash", "crash-after", "completed", "derived"),
+    ),
+    "effects_of_runs_that_fail_are_not_there": Scenario(
+        Program((Publish(2, a=("raise", "hang")), Publish(2, a=("raise", "reject"))), effects=True),
+        ("raise", "dead-letter", "completed", "derived"),
+    ),
+    "effects_of_a_member_that_comes_late_are_there_once": Scenario(
+        Program((Publish(2, a=("late",)), Ask(0, ("late",))), members=_THREE, effects=True),
+        ("late", "completed", "derived"),
+    ),
+    "effects_of_a_slow_handler_are_there_once": Scenario(
+        Program((Publish(2, a=("slow",)), Ask(0, ("slow",))), members=_TWO, effects=True),
+        ("slow", "completed", "answered"),
+    ),
+    "effects_outlive_a_restart": Scenario(
+        Program(
+            (Ask(0), Publish(2), Publish(2, a=("slow",)), Restart(), Again(0), Ask(0)),
+            effects=True,
+        ),
+        ("Restart", "completed", "answered", "answered again"),
+    ),
+    "effects_whose_answer_was_lost_are_there_once": Scenario(
+        Program(
+            (Publish(2, a=("slow",)), CutAtWrite("a", 1, "after"), Publish(2), Pass(1.0)),
+            effects=True,
+        ),
+        ("CutAtWrite", "completed", "derived"),
+    ),
+    "a_request_that_is_asked_again_gets_the_same_answer": Scenario(
+        Program((Ask(0), Settle(), Ask(0), Crash(), Join(), Ask(0)), members=_TWO, effects=True),
+        ("answered", "answered again", "completed"),
     ),
     # ---- the broker and the way there
     "a_restart_loses_nothing_and_forgets_no_id": Scenario(
