@@ -67,7 +67,7 @@ def programs(
         *([st.builds(Pass, st.sampled_from((0.2, 1.0, 2.5)))] * 2),
         *([st.builds(Join, _group)] * 2),
         st.builds(Drain, _group),
-        _fault(abilities),
+        *([_fault(abilities)] * 2),
     ]
     kept = [qos for qos in (2, 1) if qos in qualities]
     if kept and Capability.DELAY in able:
@@ -79,8 +79,7 @@ def programs(
             kinds.append(st.builds(_replayed, st.sampled_from(kept), _deeds, _group))
     if 2 in qualities:
         kinds += [st.builds(Ask, st.integers(0, 1), _answers)] * 2
-    # `one_of` would take a kind that is named six times for one kind.
-    step = st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
+    step = _one_in_turn(kinds)
     steps = st.tuples(st.one_of(publish, some), st.lists(step, max_size=MOST_STEPS - 1).map(tuple))
     return st.builds(
         Program,
@@ -114,4 +113,9 @@ def _fault(abilities: Collection[Ability]) -> st.SearchStrategy[Step]:
             st.sampled_from(("before", "after")),
         )
         faults += [st.just(Cut()), at_write, at_write]
-    return st.one_of(faults)
+    return _one_in_turn(faults)
+
+
+def _one_in_turn(kinds: list[st.SearchStrategy[Step]]) -> st.SearchStrategy[Step]:
+    """Each as likely as it is often named: for `one_of` a kind that is named six times is one."""
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
