@@ -182,7 +182,7 @@ assert (importlib.resources.files(package) / "py.typed").is_file()
 
 @nox.session(python=FOUND[0], default=False)
 def bench(session: nox.Session) -> None:
-    """Speed beside other clients, for the better part of an hour; `-- --short` only tries it all.
+    """Speed beside other clients, for about 20 minutes; `-- --short` only tries it all.
 
     On a machine that does nothing else. Peers that need other versions have environments of their
     own. What stands behind `--` goes to the benchmark: `-- --only "redis qos1" --rounds 3`.
@@ -191,12 +191,26 @@ def bench(session: nox.Session) -> None:
         *(*FRESH, "./catga-core", "./catga-inmemory", "./catga-nats[testing]"),
         *("./catga-redis[testing]", *_group("bench")),
     )
-    peers = Path(session.create_tmp()) / "faststream"
-    python = str(peers / "bin" / "python")
-    session.run("uv", "venv", "-q", "--clear", "-p", str(session.python), str(peers), external=True)
-    wanted = ("-r", "benchmarks/faststream.txt")
-    session.run("uv", "pip", "install", "-q", "--python", python, *wanted, external=True)
-    session.run("python", "-m", "benchmarks", "--faststream", python, *session.posargs)
+    peers: list[str] = []
+    for name in ("faststream", "taskiq"):
+        folder = Path(session.create_tmp()) / name
+        python = str(folder / "bin" / "python")
+        make = ("uv", "venv", "-q", "--clear", "-p", str(session.python), str(folder))
+        session.run(*make, external=True)
+        wanted = ("-r", f"benchmarks/{name}.txt")
+        session.run("uv", "pip", "install", "-q", "--python", python, *wanted, external=True)
+        peers += [f"--{name}", python]
+    session.run("python", "-m", "benchmarks", *peers, *session.posargs)
+
+
+@nox.session(python=FOUND[0])
+def bench_short(session: nox.Session) -> None:
+    """Every path of `bench` once, Catga and the raw clients; nothing is timed."""
+    session.install(
+        *(*FRESH, "./catga-core", "./catga-inmemory", "./catga-nats[testing]"),
+        *("./catga-redis[testing]", "hiredis==3.5.0"),
+    )
+    session.run("python", "-m", "benchmarks", "--short", *session.posargs)
 
 
 @nox.session(python=FOUND[0])

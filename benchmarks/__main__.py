@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as File
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
-from benchmarks.measure import ROOT, Failed, Laboratory
+from benchmarks.growth import GROWTHS, Growth
+from benchmarks.measure import RATE, Failed, Figures, Laboratory
 from benchmarks.paths import PATHS, Path
-from benchmarks.report import Entry, entry, markdown, write
+from benchmarks.processes import FOREIGN, ROOT, Team
+from benchmarks.report import Entry, entries_of, write
+from benchmarks.table import machine, markdown
 
-METRIC = "messages_per_second"
 SIZES = (128, 1024)
-SHORT = 2000
+SHORT = 600
 """Messages of a run that is not timed; more than any contestant takes at once."""
-FEWEST, MOST = 5_000, 300_000
+TRIAL = 1000
+"""Messages of the first turn, which tells how many a timed one takes."""
+FEWEST, MOST = 1_000, 200_000
+LATENCY_SECONDS = 1.0
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -27,15 +44,19 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--seconds", type=float, default=1.5, metavar="S", help="about so long each (default: 1.5)"
+        "--seconds", type=float, default=0.3, metavar="S", help="about so long each (default: 0.3)"
     )
     parser.add_argument("--sizes", type=_count, nargs="+", default=SIZES, metavar="BYTES")
     parser.add_argument(
-        "--only", default="", metavar="WORDS", help="paths that contain them, as `nats qos1`"
+        "--only",
+        action="append",
+        metavar="WORDS",
+        help="paths that contain them, as `nats qos1`; may be given several times",
     )
-    parser.add_argument(
-        "--faststream", metavar="PYTHON", help="interpreter of an environment with FastStream"
-    )
+    for name in FOREIGN:
+        parser.add_argument(
+            f"--{name}", metavar="PYTHON", help="interpreter of an environment that has it"
+        )
     parser.add_argument(
         "--output", type=File, default=ROOT / "docs" / "performance", metavar="FOLDER"
     )
@@ -52,80 +73,178 @@ def _count(text: str) -> int:
     return number
 
 
-def measure(
-    laboratory: Laboratory, path: Path, size: int, options: argparse.Namespace, bar: Progress
-) -> Entry:
-    """Measure everybody in turn, round by round. Raises `Failed`."""
-    names = laboratory.contestants(path)
-    task = bar.add_task(f"{path.name}, {size} B", total=len(names) * (1 + options.rounds))
-    counts = {}
-    for name in names:  # how many each can do in the time; not timed itself
-        rate = laboratory.rate(path, name, size, SHORT)
-        counts[name] = min(MOST, max(FEWEST, int(rate * options.seconds)))
-        bar.advance(task)
-    rounds = []
-    for _ in range(options.rounds):
-        rates = {}
-        for name in names:
-            rates[name] = laboratory.rate(path, name, size, counts[name])
-            bar.advance(task)
-        rounds.append(rates)
-    return entry(path.name, METRIC, size, rounds)
+class Run:
+    """One run over all paths that are wanted; a path that fails is noted, the others go on."""
 
+    def __init__(self, options: argparse.Namespace, bar: Progress) -> None:
+        self._options = options
+        self._bar = bar
+        # Not resolved: the link in an environment is what makes it one.
+        interpreters = {name: getattr(options, name) for name in FOREIGN}
+        self.environments = {
+            name: str(File(python).absolute()) for name, python in interpreters.items() if python
+        }
+        self._laboratory = Laboratory(self.environments)
+        self.entries: list[Entry] = []
+        self.missing: dict[str, str] = {}
 
-def try_out(laboratory: Laboratory, path: Path, bar: Progress) -> None:
-    """Run everybody once. Raises `Failed`."""
-    names = laboratory.contestants(path)
-    task = bar.add_task(path.name, total=len(names))
-    for name in names:
-        laboratory.rate(path, name, SIZES[0], SHORT)
-        bar.advance(task)
+    def all(self) -> int:
+        """Measure everything that is wanted; return how many paths that were."""
+        works: list[tuple[str, Callable[[TaskID], list[Entry]]]] = []
+        works += [(path.name, self._measuring(path)) for path in PATHS if self._wants(path.name)]
+        works += [(each.name, self._growing(each)) for each in GROWTHS if self._wants(each.name)]
+        total = self._bar.add_task("all paths", total=len(works))
+
+        def work(index: int) -> list[Entry]:
+            name, act = works[index]
+            task = self._bar.add_task(name, total=None)
+            try:
+                return act(task)
+            except Exception as failure:  # its own affair: the other paths are measured
+                self.missing[name] = f"{type(failure).__name__}: {failure}".strip()
+                return []
+            finally:
+                self._bar.remove_task(task)
+                self._bar.advance(total)
+
+        # What is not timed may run side by side.
+        with ThreadPoolExecutor(4 if self._options.short else 1) as pool:
+            try:
+                for entries in pool.map(work, range(len(works))):
+                    self.entries += entries
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return len(works)
+
+    def _wants(self, name: str) -> bool:
+        only = self._options.only
+        return not only or any(words in name for words in only)
+
+    def _growing(self, growth: Growth) -> Callable[[TaskID], list[Entry]]:
+        rounds = 1 if self._options.short else self._options.rounds
+
+        def act(_: TaskID) -> list[Entry]:
+            return growth.entries(self._laboratory, rounds, short=self._options.short)
+
+        return act
+
+    def _measuring(self, path: Path) -> Callable[[TaskID], list[Entry]]:
+        def act(task: TaskID) -> list[Entry]:
+            names = self._laboratory.contestants(path)
+            sizes = self._options.sizes[: 1 if self._options.short else None]
+            turns = 1 if self._options.short else 1 + self._options.rounds * len(sizes)
+            self._bar.update(task, total=len(names) * turns)
+            with self._laboratory.team() as team:
+                return self._rounds(team, path, names, sizes, task)
+
+        return act
+
+    def _rounds(
+        self, team: Team, path: Path, names: list[str], sizes: Sequence[int], task: TaskID
+    ) -> list[Entry]:
+        """Let everybody have a turn in each round; who fails once has no figures."""
+
+        def turn(name: str, size: int, count: int) -> Figures | None:
+            self._bar.advance(task)
+            try:
+                return self._laboratory.turn(team, path, name, size, count)
+            except (Failed, ValueError, KeyError) as failure:
+                self.missing[f"{path.name}, {name}"] = str(failure)
+                names.remove(name)
+                return None
+
+        short, paced = self._options.short, path.role == "paced"
+        trial = 40 if paced else SHORT if short else TRIAL
+        trials = {name: figures for name in [*names] if (figures := turn(name, sizes[0], trial))}
+        if short:
+            return entries_of(path, sizes[0], [trials]) if trials else []
+        counts = {
+            name: int(200 * LATENCY_SECONDS)
+            if paced
+            else min(MOST, max(FEWEST, int(figures[RATE] * self._options.seconds)))
+            for name, figures in trials.items()
+        }
+        entries: list[Entry] = []
+        for size in sizes:
+            rounds = [
+                {name: got for name in [*names] if (got := turn(name, size, counts[name]))}
+                for _ in range(self._options.rounds)
+            ]
+            kept = [{name: each[name] for name in names if name in each} for each in rounds]
+            entries += entries_of(path, size, kept)
+        return entries
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Measure all paths; 0 when every contestant came through."""
-    # Not resolved: the link in an environment is what makes it one.
-    laboratory = Laboratory(options.faststream and str(File(options.faststream).absolute()))
-    paths = [path for path in PATHS if options.only in path.name]
-    entries: list[Entry] = []
-    missing: dict[str, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
-        for path in paths:
-            for size in options.sizes[: 1 if options.short else None]:
-                try:
-                    if options.short:
-                        try_out(laboratory, path, bar)
-                    else:
-                        entries.append(measure(laboratory, path, size, options, bar))
-                except Failed as failure:
-                    missing[f"{path.name}, {size} B"] = str(failure)
-    for name, reason in missing.items():
+        this = Run(options, bar)
+        works = this.all()
+    if not works:
+        console.print("no path is called like that")
+        return 1
+    with _folder(options) as folder:
+        table = markdown(this.entries, this.missing, _peers(this.environments))
+        write(folder, this.entries, table)
+        undrawn = _draw(folder, this.entries)
+    for name, reason in this.missing.items():
         console.print(f"{name}: {reason}", style="red", markup=False)
-    if entries:
-        table = markdown(entries, missing, _peers(options.faststream))
-        write(options.output, entries, table)
-        console.print(table, markup=False, soft_wrap=True)
-    elif not missing:
-        console.print(f"{len(paths)} paths run" if paths else "no path is called like that")
-    return 1 if missing or not paths else 0
+    if undrawn:
+        console.print(undrawn, style="red", markup=False)
+    if options.short:
+        console.print(f"{works} paths tried, {len(this.missing)} failures", markup=False)
+    else:
+        console.print(f"written to {options.output}", markup=False)
+    return 1 if this.missing or undrawn else 0
 
 
-def _peers(faststream: str | None) -> list[str]:
-    if faststream is None:
-        return []
-    ask = "from importlib.metadata import version; print('faststream', version('faststream'))"
-    told = subprocess.run([faststream, "-c", ask], capture_output=True, text=True, check=True)
-    return [told.stdout.strip()]
+@contextlib.contextmanager
+def _folder(options: argparse.Namespace) -> Iterator[File]:
+    """Yield where the report goes; that of a run which was not timed goes nowhere."""
+    if not options.short:
+        yield options.output
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield File(folder)
+
+
+def _draw(folder: File, entries: Sequence[Entry]) -> str:
+    """Draw the pictures; return why that failed: the figures are worth more."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no pictures: matplotlib is not installed", file=sys.stderr)
+        return ""
+    try:
+        from benchmarks.plots import draw  # noqa: PLC0415 - needs what only a full run has
+
+        draw(folder, entries, machine())
+    except Exception as error:
+        return f"pictures: {type(error).__name__}: {error}"
+    return ""
+
+
+def _peers(environments: dict[str, str]) -> list[str]:
+    ask = (
+        "import sys; from importlib.metadata import distributions as all; print(', '.join(sorted("
+        "{f'{d.name} {d.version}' for d in all() if d.name.startswith(sys.argv[1])})))"
+    )
+    return [
+        subprocess.run(
+            [python, "-c", ask, name], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name, python in environments.items()
+    ]
 
 
 def main() -> int:
     """Measure, or list what is measured."""
     options = arguments()
     if options.list:
-        print("\n".join(path.name for path in PATHS))
+        print("\n".join([*(each.name for each in PATHS), *(each.name for each in GROWTHS)]))
         return 0
     console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return run(options, console)
     except KeyboardInterrupt:

@@ -1,30 +1,42 @@
-"""Run one contestant in this process: `python -m benchmarks.child MODULE ROLE JOB`.
+"""Run one contestant in this process: `python -m benchmarks.child MODULE`.
 
-Prints one line of JSON, and as a consumer `ready` before it.
+Reads one line of JSON for each role to play (`{"role": …, "job": {…}}`), prints one with the
+figures, and before it `ready` where the driver waits for that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import json
 import sys
+from types import ModuleType
+from typing import Any
 
 from benchmarks.job import Job, Watch
+from benchmarks.roles import ROLES
 
 
-async def run(module: str, role: str, job: Job) -> dict[str, float]:
+async def play(contestant: ModuleType, role: str, job: Job) -> dict[str, Any]:
     """Let the contestant play its role; return the figures."""
-    contestant = importlib.import_module(f"benchmarks.contestants.{module}")
-    watch = Watch(job.count)
-    await getattr(contestant, role)(job, watch)
+    watch = Watch(job.count, arrivals=bool(job.rate), step=job.step)
+    if role in ROLES:
+        await ROLES[role](contestant, job, watch)
+    else:
+        await getattr(contestant, role)(job, watch)
     return watch.figures()
 
 
 def main() -> None:
-    """Read the command line."""
-    module, role, words = sys.argv[1:]
-    print(json.dumps(asyncio.run(run(module, role, Job(**json.loads(words))))))
+    """Play what is asked for, until nothing more is."""
+    contestant = importlib.import_module(f"benchmarks.contestants.{sys.argv[1]}")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        gc.collect()  # what earlier roles left is none of this one's business
+        figures = asyncio.run(play(contestant, asked["role"], Job(**asked["job"])))
+        sys.stdout.write(json.dumps(figures) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

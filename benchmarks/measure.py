@@ -1,151 +1,126 @@
-"""One measurement: a server of its own, and the contestant in processes of its own."""
+"""One turn of one contestant: a server of its own, and the figures of its processes."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path as File
-from typing import IO, Self
+from typing import Any
 
-from benchmarks.job import Job
+from benchmarks.job import CALLERS, Job
 from benchmarks.paths import Path
+from benchmarks.processes import FOREIGN, Failed, Team
 from catga.testing import ServerProcess
 from catga_nats.testing import NatsServer
 from catga_redis.testing import RedisServer
 
-__all__ = ["Failed", "Laboratory"]
+__all__ = ["CPU", "LATENCY", "RATE", "Failed", "Figures", "Laboratory"]
 
-ROOT = File(__file__).parent.parent
+RATE = "messages_per_second"
+CPU = "cpu_microseconds_per_message"
+"""Of the measured process, in user and system mode: it moves less than the clock on the wall."""
+LATENCY = "latency_p{}_microseconds"
+PERCENTILES = (50, 75, 90, 95, 99)
+PACE = 200.0
+"""Messages per second where latency is measured."""
+
+Figures = dict[str, float]
+"""By metric."""
+
 # Who is slower than his publisher is measured, not cut off: no limit for what waits at the server.
 NATS_CONFIG = "max_pending: 1GB"
 REDIS_OPTIONS = ("--client-output-buffer-limit", "pubsub 0 0 0")
-
-
-class Failed(Exception):
-    """A contestant ended with an error, lost messages, or took too long."""
-
-
-class Child:
-    """A contestant's process in a role; leaving the context ends it."""
-
-    def __init__(self, python: str, module: str, role: str, job: Job, deadline: float) -> None:
-        self._what = f"{module} {role}"
-        self._ends = time.monotonic() + deadline
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
-        words = [python, "-m", "benchmarks.child", module, role]
-        self._process = subprocess.Popen(
-            [*words, json.dumps(dataclasses.asdict(job))],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            # Ctrl-C is the driver's to handle: it ends its children.
-            start_new_session=True,
-        )
-
-    def line(self) -> str:
-        """Return the next line it prints. Raises `Failed` with its last words."""
-        output = self._process.stdout
-        if output is None:
-            raise Failed(f"{self._what}: no output")
-        with selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
-            if not selector.select(max(0.0, self._ends - time.monotonic())):
-                raise Failed(f"{self._what} took too long, or messages were lost\n{self._said()}")
-        line = output.readline().decode()
-        if not line:
-            raise Failed(f"{self._what} ended early\n{self._said()}")
-        return line
-
-    def figures(self) -> dict[str, float]:
-        """Return what it measured."""
-        figures: dict[str, float] = json.loads(self.line())
-        return figures
-
-    def _said(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read()[-1500:].decode(errors="replace").strip()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._errors.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
 
 
 @dataclasses.dataclass(frozen=True)
 class Laboratory:
     """Where it is measured: an interpreter for each environment, and how long is too long."""
 
-    faststream: str | None = None
-    """The interpreter of FastStream's environment; None leaves FastStream out."""
-    deadline: float = 120.0
+    environments: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Interpreters by the names of peers that have environments of their own; who has none here is
+    left out."""
+    deadline: float = 60.0
     """Seconds for one role of one contestant."""
 
     def contestants(self, path: Path) -> list[str]:
-        """Return the columns of `path` that can be measured here."""
-        return [each for each in path.contestants if each != "faststream" or self.faststream]
+        """Return those who can be measured on `path` here."""
+        return [name for name, module in path.contestants.items() if self._is_here(module)]
 
-    def rate(self, path: Path, contestant: str, size: int, count: int) -> float:
-        """Return messages per second. Raises `Failed`."""
-        module = path.contestants[contestant]
-        with self._server(path) as url:
-            figures = self._measure(path, module, Job(url, path.qos, size, count))
+    def _is_here(self, module: str) -> bool:
+        foreign = [name for name in FOREIGN if module.startswith(name)]
+        return all(name in self.environments for name in foreign)
+
+    def team(self) -> Team:
+        """Return the processes for one path, none of them started yet."""
+        return Team(self.environments, self.deadline)
+
+    def turn(self, team: Team, path: Path, contestant: str, size: int, count: int) -> Figures:
+        """Measure one contestant once. Raises `Failed`."""
+        module, qos = path.contestants[contestant], path.quality(contestant)
+        callers = CALLERS if path.concurrent else 1
+        with server(path.broker) as url:
+            job = Job(url, qos, size, count, callers, PACE if path.role == "paced" else 0.0)
+            try:
+                figures = self._play(team, path, module, job)
+            except Failed:
+                team.dismiss(module)
+                raise
         if figures["total"] != count:
             raise Failed(f"{module}: {figures['total']} of {count} messages in {path.name}")
+        if "latencies" in figures:
+            return _percentiles(figures["latencies"])
         if figures["timed"] <= 0 or figures["seconds"] <= 0:
             raise Failed(f"{module}: {count} messages are too few to be timed in {path.name}")
-        return figures["timed"] / figures["seconds"]
+        return {
+            RATE: figures["timed"] / figures["seconds"],
+            CPU: figures["cpu"] / figures["timed"] * 1e6,
+        }
 
-    def _measure(self, path: Path, module: str, job: Job) -> dict[str, float]:
-        if path.qos and path.broker != "memory":
-            self._play(module, "prepare", job)
-        if path.action != "consume":
-            return self._play(module, path.action, job)
-        if path.qos:  # stored: all of it waits there for the consumer
-            self._play(module, "publish", job)
-            return self._play(module, "consume", job)
-        with self._child(module, "consume", job) as consumer:
-            consumer.line()
-            self._play(module, "publish", job)
-            return consumer.figures()
+    def _play(self, team: Team, path: Path, module: str, job: Job) -> dict[str, Any]:
+        first = team.child(module, "first")
+        if job.qos and path.broker != "memory":
+            first.ask("prepare", job)
+            first.figures()
+        if path.role == "consume" and job.qos:  # stored: all of it waits there for the consumer
+            first.ask("publish", job)
+            first.figures()
+            second = team.child(module, "second")
+            second.ask("consume", job)
+            second.ready()
+            return second.figures()
+        if path.role not in {"consume", "paced", "request"}:
+            first.ask(path.role, job)
+            return first.figures()
+        second = team.child(module, "second")
+        second.ask("answer" if path.role == "request" else "consume", job)
+        second.ready()
+        first.ask("publish" if path.role == "consume" else path.role, job)
+        asked, heard = first.figures(), second.figures()
+        if path.role != "paced":
+            return heard if path.role == "consume" else asked
+        pairs = zip(asked["instants"], heard["instants"], strict=False)
+        return {"total": heard["total"], "latencies": [came - sent for sent, came in pairs]}
 
-    def _play(self, module: str, role: str, job: Job) -> dict[str, float]:
-        with self._child(module, role, job) as child:
-            if role == "consume":
-                child.line()
-            return child.figures()
 
-    def _child(self, module: str, role: str, job: Job) -> Child:
-        own = module.startswith("faststream") and self.faststream
-        return Child(own or sys.executable, module, role, job, self.deadline)
+def _percentiles(latencies: list[float]) -> Figures:
+    ordered = sorted(latencies)
+    last = len(ordered) - 1
+    return {LATENCY.format(each): ordered[round(last * each / 100)] * 1e6 for each in PERCENTILES}
 
-    @contextlib.contextmanager
-    def _server(self, path: Path) -> Iterator[str]:
-        if path.broker == "memory":
-            yield "inmemory://bench"
-            return
-        server: ServerProcess
-        if path.broker == "nats":
-            server = NatsServer(config=NATS_CONFIG)
-        else:
-            server = RedisServer(options=REDIS_OPTIONS)
-        try:
-            with server:
-                yield server.url
-        finally:
-            server.stop()
+
+@contextlib.contextmanager
+def server(broker: str) -> Iterator[str]:
+    """Run a broker for one turn; yields where it is."""
+    if broker == "memory":
+        yield "inmemory://bench"
+        return
+    process: ServerProcess
+    if broker == "nats":
+        process = NatsServer(config=NATS_CONFIG)
+    else:
+        process = RedisServer(options=REDIS_OPTIONS)
+    try:
+        yield process.start().url
+    finally:
+        process.kill()  # nothing in it is of use any more
+        process.stop()

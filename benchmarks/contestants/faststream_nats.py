@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from faststream.nats import JStream, NatsBroker
 
-from benchmarks.job import NAME, Job, Watch
+from benchmarks.job import NAME, Asker, Job, Sender, Watch
 
 GATHER = 256
 LIMIT = 1 << 30
@@ -45,6 +47,58 @@ async def publish(job: Job, watch: Watch) -> None:
             )
             published += len(await asyncio.gather(*sent))
         watch.end(published)
+
+
+@asynccontextmanager
+async def sender(job: Job) -> AsyncIterator[Sender]:
+    """Publish one message; above QoS 0 confirmed, and with an id."""
+    broker = NatsBroker(job.url, logger=None)
+    messages = job.all_fields()
+    async with broker:
+        client = await broker.connect()
+        await broker.start()
+
+        async def send(number: int) -> None:
+            if job.qos:
+                headers = {"Nats-Msg-Id": f"id-{number}"}
+                await broker.publish(messages[number], NAME, stream=NAME, headers=headers)
+            else:
+                await broker.publish(messages[number], NAME)
+
+        yield send, client.flush
+
+
+@asynccontextmanager
+async def asker(job: Job) -> AsyncIterator[Asker]:
+    """Ask by `request`."""
+    broker = NatsBroker(job.url, logger=None)
+    messages = job.all_fields()
+    async with broker:
+        await broker.start()
+
+        async def ask(number: int) -> None:
+            await broker.request(messages[number], NAME, timeout=30)
+
+        yield ask
+
+
+async def answer(job: Job, watch: Watch) -> None:
+    """Answer with the number; up to 256 at the same time."""
+    broker = NatsBroker(job.url, logger=None)
+
+    async def handle(order: Order) -> int:
+        watch.add()
+        return order.number
+
+    broker.subscriber(NAME, max_workers=256)(handle)
+    async with broker:
+        client = await broker.connect()
+        await broker.start()
+        await client.flush()
+        watch.ready()
+        await watch.complete()
+        await asyncio.sleep(0.1)  # the last answers leave after their handler
+        watch.end()
 
 
 async def prepare(job: Job, watch: Watch) -> None:

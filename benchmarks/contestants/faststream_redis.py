@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from faststream.redis import RedisBroker, StreamSub
 
-from benchmarks.job import NAME, Job, Watch
+from benchmarks.job import NAME, Asker, Job, Sender, Watch
 
 PIPELINE = 256
 READ = 100
+POOL = 600
+"""Connections at the most: 256 requests have two each."""
 
 
 @dataclass
@@ -24,7 +29,7 @@ class Order:
 
 async def publish(job: Job, watch: Watch) -> None:
     """Pipelines of 256, its fastest documented way."""
-    broker = RedisBroker(job.url, logger=None)
+    broker = RedisBroker(job.url, logger=None, max_connections=POOL)
     messages = job.all_fields()
     place = {"stream": NAME} if job.qos else {"channel": NAME}
     async with broker:
@@ -37,6 +42,52 @@ async def publish(job: Job, watch: Watch) -> None:
                     await broker.publish(message, pipeline=pipeline, **place)
                 published += len(await pipeline.execute())
         watch.end(published)
+
+
+@asynccontextmanager
+async def sender(job: Job) -> AsyncIterator[Sender]:
+    """Publish one message; many callers have its pool of connections."""
+    broker = RedisBroker(job.url, logger=None, max_connections=POOL)
+    messages = job.all_fields()
+    place = {"stream": NAME} if job.qos else {"channel": NAME}
+    async with broker:
+        client = await broker.connect()
+
+        async def send(number: int) -> None:
+            await broker.publish(messages[number], **place)
+
+        yield send, client.ping
+
+
+@asynccontextmanager
+async def asker(job: Job) -> AsyncIterator[Asker]:
+    """Ask by `request`."""
+    broker = RedisBroker(job.url, logger=None, max_connections=POOL)
+    messages = job.all_fields()
+    async with broker:
+        await broker.start()
+
+        async def ask(number: int) -> None:
+            await broker.request(messages[number], NAME, timeout=30)
+
+        yield ask
+
+
+async def answer(job: Job, watch: Watch) -> None:
+    """Answer with the number; up to 256 at the same time."""
+    broker = RedisBroker(job.url, logger=None, max_connections=POOL)
+
+    async def handle(order: Order) -> int:
+        watch.add()
+        return order.number
+
+    broker.subscriber(NAME, max_workers=256)(handle)
+    async with broker:
+        await broker.start()
+        watch.ready()
+        await watch.complete()
+        await asyncio.sleep(0.1)  # the last answers leave after their handler
+        watch.end()
 
 
 async def prepare(job: Job, watch: Watch) -> None:
@@ -57,7 +108,7 @@ async def consume(job: Job, watch: Watch) -> None:
 
 
 def _subscribed(job: Job, watch: Watch) -> RedisBroker:
-    broker = RedisBroker(job.url, logger=None)
+    broker = RedisBroker(job.url, logger=None, max_connections=POOL)
 
     async def handle(order: Order) -> None:  # noqa: ARG001
         watch.add()

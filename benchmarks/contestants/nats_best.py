@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 import nats
 from benchmarks.contestants.nats_documented import prepare
-from benchmarks.job import NAME, Job, Watch
+from benchmarks.job import NAME, Job, Sender, Watch
 
-__all__ = ["consume", "prepare", "publish"]
+__all__ = ["consume", "prepare", "publish", "sender"]
 
 WINDOW = 1024
 ASK = 1000
@@ -59,6 +61,36 @@ async def _publish_confirmed(client: Client, bodies: list[bytes], watch: Watch) 
         )
     await complete.wait()
     watch.end(confirmed)
+
+
+@asynccontextmanager
+async def sender(job: Job) -> AsyncIterator[Sender]:
+    """Publish with one reply subscription and a future for each caller."""
+    bodies = job.bodies()
+    client = await nats.connect(job.url, skip_subject_validation=True)
+    inbox = client.new_inbox()
+    waiting: dict[str, asyncio.Future[None]] = {}
+    loop = asyncio.get_running_loop()
+
+    async def receive(message: Msg) -> None:
+        future = waiting.pop(message.subject)
+        if b'"error"' in message.data or b'"seq"' not in message.data:
+            future.set_exception(RuntimeError(f"not stored: {message.data!r}"))
+        else:
+            future.set_result(None)
+
+    await client.subscribe(f"{inbox}.*", cb=receive)
+    await client.flush()
+
+    async def send(number: int) -> None:
+        reply = f"{inbox}.{number}"
+        waiting[reply] = future = loop.create_future()
+        headers = {"Nats-Msg-Id": f"id-{number}"}
+        await client.publish(NAME, bodies[number], reply=reply, headers=headers)
+        await future
+
+    yield send, client.flush
+    await client.close()
 
 
 async def consume(job: Job, watch: Watch) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 
 import nats
-from benchmarks.job import NAME, Job, Watch
+from benchmarks.job import NAME, Asker, Job, Sender, Watch
 
 FETCH = 500
 WINDOW = 1024
@@ -41,6 +43,56 @@ async def publish(job: Job, watch: Watch) -> None:
             for number, body in enumerate(bodies)
         ]
         watch.end(len(await asyncio.gather(*futures)))
+    await client.close()
+
+
+@asynccontextmanager
+async def sender(job: Job) -> AsyncIterator[Sender]:
+    """QoS 0: `publish`. Above: `publish` of JetStream; with many callers its `publish_async`."""
+    bodies = job.bodies()
+    client = await nats.connect(job.url)
+    stream = client.jetstream(publish_async_max_pending=WINDOW)
+
+    async def send(number: int) -> None:
+        headers = {"Nats-Msg-Id": f"id-{number}"}
+        if not job.qos:
+            await client.publish(NAME, bodies[number])
+        elif job.callers == 1:
+            await stream.publish(NAME, bodies[number], headers=headers)
+        else:
+            await (await stream.publish_async(NAME, bodies[number], headers=headers))
+
+    yield send, client.flush
+    await client.close()
+
+
+@asynccontextmanager
+async def asker(job: Job) -> AsyncIterator[Asker]:
+    """Ask by `request`."""
+    bodies = job.bodies()
+    client = await nats.connect(job.url)
+
+    async def ask(number: int) -> None:
+        await client.request(NAME, bodies[number], timeout=30)
+
+    yield ask
+    await client.close()
+
+
+async def answer(job: Job, watch: Watch) -> None:
+    """Answer with a short message."""
+    client = await nats.connect(job.url)
+
+    async def handle(message: Msg) -> None:
+        watch.add()
+        await message.respond(b'{"number":1}')
+
+    await client.subscribe(NAME, cb=handle)
+    await client.flush()
+    watch.ready()
+    await watch.complete()
+    await client.flush()
+    watch.end()
     await client.close()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +18,9 @@ from benchmarks.contestants.redis_documented import (
     SETTLE_ONCE,
     prepare,
 )
-from benchmarks.job import NAME, Job, Watch
+from benchmarks.job import NAME, Job, Sender, Watch
 
-__all__ = ["consume", "prepare", "publish"]
+__all__ = ["consume", "prepare", "publish", "sender"]
 
 PACK: Any = pack_command  # its stub allows one word only
 READ = 500
@@ -75,6 +78,40 @@ async def publish(job: Job, watch: Watch) -> None:
             await connection.read_response()
         published += len(part)
     watch.end(published)
+    await connection.disconnect()
+
+
+@asynccontextmanager
+async def sender(job: Job) -> AsyncIterator[Sender]:
+    """Let the commands of all callers of one turn of the loop leave together."""
+    bodies = job.bodies()
+    connection = await _connect(job)
+    loop = asyncio.get_running_loop()
+    waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
+    wake = asyncio.Event()
+
+    async def carry() -> None:
+        while True:
+            await wake.wait()
+            wake.clear()
+            batch = waiting[:]
+            waiting.clear()
+            await connection.send_packed_command([b"".join(packed for packed, _ in batch)])
+            for _, future in batch:
+                future.set_result(await connection.read_response())
+
+    async def send(number: int) -> None:
+        future: asyncio.Future[Any] = loop.create_future()
+        waiting.append((PACK(("XADD", NAME, "*", "b", bodies[number])), future))
+        wake.set()
+        await future
+
+    async def settle() -> None:
+        return None
+
+    task = asyncio.create_task(carry())
+    yield send, settle
+    task.cancel()
     await connection.disconnect()
 
 

@@ -13,7 +13,9 @@ import pytest
 from benchmarks.job import Job, fields
 from benchmarks.measure import Failed, Laboratory
 from benchmarks.paths import PATHS, PEERS
-from benchmarks.report import entry, markdown, write
+from benchmarks.report import Entry, entries_of, entry, write
+from benchmarks.table import markdown
+from benchmarks.targets import TARGETS, ratio_of
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = (
@@ -72,22 +74,65 @@ def test_every_message_has_the_size_that_is_reported(size: int) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_every_contestant_has_the_roles_of_its_path(path: Any) -> None:
-    assert path.contestants.keys() <= {"catga", *PEERS}
+    needed = {ROLE_OF.get(path.role, path.role)}
+    needed |= {"prepare"} if path.qos and path.broker != "memory" else set()
+    needed |= {"answer"} if path.role == "request" else set()
+    needed |= (
+        {"publish"} if path.role == "consume" else {"consume"} if path.role == "paced" else set()
+    )
     for module in path.contestants.values():
         source = (ROOT / "benchmarks" / "contestants" / f"{module}.py").read_text()
-        body = ast.parse(source).body
-        defined = {node.name for node in body if isinstance(node, ast.AsyncFunctionDef)}
-        assert path.action in defined, module
+        assert needed <= _names(ast.parse(source).body), module
+
+
+ROLE_OF = {"one_by_one": "sender", "paced": "sender", "request": "asker"}
+
+
+def _names(body: list[ast.stmt]) -> set[str]:
+    names = {node.name for node in body if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef)}
+    imported = [node for node in body if isinstance(node, ast.ImportFrom)]
+    return names | {alias.name for node in imported for alias in node.names}
+
+
+def test_every_target_belongs_to_a_path_and_a_peer_that_are_measured() -> None:
+    round_of = {"messages_per_second": 1.0}
+    latency = {f"latency_p{each}_microseconds": 1.0 for each in (50, 99)}
+    entries: list[Entry] = []
+    for path in PATHS:
+        figures = latency if path.role == "paced" else round_of
+        entries += entries_of(path, 128, [dict.fromkeys(path.contestants, figures)])
+    assert [target for target in TARGETS if ratio_of(target, entries) is None] == []
+
+
+def test_a_target_is_reached_from_its_own_side() -> None:
+    rate = next(each for each in TARGETS if not each.at_most)
+    latency = next(each for each in TARGETS if each.at_most)
+    assert rate.reached(rate.bound)
+    assert not rate.reached(rate.bound * 0.99)
+    assert latency.reached(latency.bound)
+    assert not latency.reached(latency.bound * 1.01)
+
+
+def test_an_entry_beside_a_path_comes_from_the_same_rounds() -> None:
+    (path,) = (path for path in PATHS if path.name == "nats qos0 publish")
+    rounds = [{"catga": {"m": 2.0}, "raw_best": {"m": 8.0}, "raw_encoded": {"m": 4.0}}]
+    plain, beside = entries_of(path, 128, rounds)
+    assert (plain["ratios"]["raw_best"], beside["ratios"]["raw_best"]) == (0.25, 0.5)
+    assert beside["path"] == "nats qos0 publish (same encoding)"
 
 
 def test_a_contestant_is_measured_in_a_process_of_its_own() -> None:
     (path,) = (path for path in PATHS if path.name == "memory qos1 exchange")
-    assert Laboratory(deadline=60).rate(path, "catga", 128, 2000) > 0
+    laboratory = Laboratory()
+    with laboratory.team() as team:
+        for _ in range(2):
+            assert laboratory.turn(team, path, "catga", 128, 2000)["messages_per_second"] > 0
 
 
 def test_a_contestant_that_handles_too_few_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = (path for path in PATHS if path.name == "memory qos1 exchange")
-    lossy = {"total": 1999, "timed": 1999, "seconds": 1.0}
-    monkeypatch.setattr(Laboratory, "_measure", lambda *_: lossy)
-    with pytest.raises(Failed, match="1999 of 2000 messages"):
-        Laboratory().rate(path, "catga", 128, 2000)
+    lossy = {"total": 1999, "timed": 1999, "seconds": 1.0, "cpu": 1.0}
+    monkeypatch.setattr(Laboratory, "_play", lambda *_: lossy)
+    laboratory = Laboratory()
+    with laboratory.team() as team, pytest.raises(Failed, match="1999 of 2000 messages"):
+        laboratory.turn(team, path, "catga", 128, 2000)

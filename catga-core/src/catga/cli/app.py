@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from catga.cli.bench import bench
 from catga.cli.dead_letters import dead_letters
 from catga.cli.errors import CommandFailed, verbose_option
 from catga.cli.nodes import nodes
@@ -69,7 +70,7 @@ def _load(descriptor: CommandDescriptor) -> click.Command:
 @click.group(
     cls=_Program,
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands=[dead_letters, nodes, plugins, run, verify],
+    commands=[bench, dead_letters, nodes, plugins, run, verify],
 )
 @click.version_option(
     importlib.metadata.version("catga-core"),
