@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import singledispatchmethod
 from typing import Any, TypeVar
 
 from catga.bus import Bus
-from catga.codecs import read_envelope
 from catga.errors import CatgaError, PublishUnknown
 from catga.ground.clock import ManualClock
 from catga.model.capability import Capability
 from catga.testing.faults import FaultProxy
+from catga.testing.programs.copies import read_copies
 from catga.testing.programs.effects import Question, audit
-from catga.testing.programs.history import Asked, Copy, Disturbance, History, Published
+from catga.testing.programs.history import Asked, Disturbance, History, Published
 from catga.testing.programs.letters import read_letters, replay_letters
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
 from catga.testing.programs.steps import (
@@ -216,8 +215,7 @@ class _Execution:
             await self._wait(self._through, self._stage.scaled(_PATIENCE))
             types = frozenset(MESSAGES[qos].__name__ for qos in self._program.qualities)
             letters = self._publisher.dead_letters
-            work = replay_letters(letters, step.group, types, self.history)
-            await self._stage.wait(work)
+            await self._stage.wait(replay_letters(letters, step.group, types, self.history))
 
     @_do.register
     async def _(self, step: Again) -> None:
@@ -269,7 +267,7 @@ class _Execution:
         restart = self._stage.harness.restart
         assert restart is not None, "this harness cannot restart its broker"
         self._disturb("restart", self._clock.monotonic(), float("inf"))
-        await self._stage.wait(_awaited(restart()))
+        await self._stage.wait(_all([restart()]))
 
     @_do.register
     async def _(self, _: Cut) -> None:
@@ -383,25 +381,18 @@ class _Execution:
     async def _audit(self) -> None:
         await self._stage.wait(self._reach())
         qualities = sorted({each.qos for each in self.history.published if each.qos})
-        audits = [self._stage.copies(MESSAGES[qos].__name__) for qos in qualities]
-        for qos, bodies in zip(qualities, await self._stage.wait(_all(audits)), strict=True):
-            for body in bodies:
-                envelope = read_envelope(body, None)
-                intact = json.loads(bytes(envelope.data)) == {"text": words(envelope.id)}
-                self.history.copies.append(Copy(envelope.id, qos, intact))
+        copies = _all(read_copies(self._stage, qos) for qos in qualities)
+        self.history.copies = [each for found in await self._stage.wait(copies) for each in found]
         if self._program.effects or self._program.asks:
             ids = [each.id for each in self.history.published if each.qos == 2]
             asked = self.history.asked
             self.history.books = await audit(self._stage, self._program.groups, ids, asked)
         store = self._stage.anchor.dead_letters
         if store is not None:
-            letters = read_letters(store, self._stage.namespace)
-            self.history.letters = await self._stage.wait(letters)
+            self.history.letters = await self._stage.wait(
+                read_letters(store, self._stage.namespace)
+            )
 
 
 async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
     return list(await asyncio.gather(*works))
-
-
-async def _awaited(work: Awaitable[T]) -> T:
-    return await work
