@@ -15,13 +15,7 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catga.codecs import (
-    TypeRegistry,
-    WireType,
-    read_envelope,
-    write_envelope,
-    write_message,
-)
+from catga.codecs import EventWriter, TypeRegistry, WireType, read_envelope, write_envelope
 from catga.errors import ConfigurationError, DecodeError, EncodeError
 from catga.model.envelope import Envelope, check_headers
 from catga.model.message import Event
@@ -48,17 +42,8 @@ def _wire(cls: type) -> WireType:
 
 
 def _write(message: Any, **more: Any) -> bytes:
-    return write_message(
-        _wire(type(message)),
-        message,
-        **{
-            "message_id": "id-1",
-            "source": "billing",
-            "time": NOON,
-            "qos": QualityOfService.EXACTLY_ONCE,
-            **more,
-        },
-    )
+    writer = EventWriter(_wire(type(message)), "billing", QualityOfService.EXACTLY_ONCE)
+    return writer.write(message, **{"message_id": "id-1", "time": NOON, **more})
 
 
 @pytest.mark.parametrize("message", [Fast("héllo 🎈"), Slow("x", 4)], ids=["fast", "slow"])

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from catga.codecs import TypeRegistry, WireType
-from catga.engine.addressing import Addresser, due_time
+from catga.engine.addressing import Addresser, extras_of
 from catga.engine.bulk import AfterPublish, publish_all
 from catga.engine.context import CURRENT
 from catga.engine.discovery import Discovery
@@ -125,7 +125,9 @@ class Bus(Router):
         self._used = self._sealed = True
         plan = self._plan()
         session = Session(plan, self._outgoing)
-        self._addresser = Addresser(self.namespace, self.service, plan.settings.default_qos)
+        self._addresser = Addresser(
+            self._registry, self.namespace, self.service, plan.settings.default_qos
+        )
         self._session = session  # a handler may publish before all others are subscribed
         try:
             await session.start()
@@ -222,7 +224,7 @@ class Bus(Router):
         `PublishUnknown`, `ConnectionLost`, `EncodeError`, `CapabilityError` and
         `ConfigurationError`. Cancelled: it may have been stored.
         """
-        extras = self._extras(message_id, correlation_id, headers, delay, at)
+        extras = extras_of(self._clock, message_id, correlation_id, headers, delay, at)
         return await self._send(message, qos, "", extras)
 
     async def send(
@@ -239,19 +241,8 @@ class Bus(Router):
     ) -> Receipt:
         """Send a message to one group only. As `publish` in everything else."""
         check_token(to, "destination")
-        extras = self._extras(message_id, correlation_id, headers, delay, at)
+        extras = extras_of(self._clock, message_id, correlation_id, headers, delay, at)
         return await self._send(message, qos, to, extras)
-
-    def _extras(
-        self,
-        message_id: str | None,
-        correlation_id: str | None,
-        headers: Mapping[str, str] | None,
-        delay: timedelta | float | None,
-        at: datetime | None,
-    ) -> Extras:
-        due = due_time(delay, at, self._clock.now())
-        return Extras(message_id, correlation_id, headers, not_before=due)
 
     async def _send(
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
@@ -271,9 +262,14 @@ class Bus(Router):
 
         Returns the counts and each failure with its position; one failure does not stop the rest.
         """
-        session = self._running()
+        session, addresser = self._running(), self._addresses()
 
-        async def encode(message: Any) -> Outgoing:
+        def encode(message: Any) -> Outgoing | None:
+            route = addresser.route(type(message), qos)
+            at_once = route.declared and session.on_publish is None
+            return route.outgoing(message) if at_once else None
+
+        async def prepare(message: Any) -> Outgoing:
             return await self._outgoing(message, qos, "", NOTHING_EXTRA)
 
         return await publish_all(
@@ -281,6 +277,7 @@ class Bus(Router):
             session.tasks,
             messages,
             encode,
+            prepare,
             after=self._waiter(session),
             window=session.plan.settings.publish_window,
         )
@@ -292,20 +289,22 @@ class Bus(Router):
     async def _outgoing(
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
     ) -> Outgoing:
-        session, addresser = self._running(), self._addresser
-        if addresser is None:
-            raise ConfigurationError("the bus is not running")
-        wire = self._registry.of(type(message))
-        quality = addresser.quality(wire, qos)
-        if extras.not_before is not None and quality is not QualityOfService.AT_MOST_ONCE:
-            session.require_delay(wire)
-        if not session.is_declared(wire, quality):
-            await session.declare(wire, quality)
+        session, route = self._running(), self._addresses().route(type(message), qos, to)
+        if extras.not_before is not None and route.subject.durable:
+            session.require_delay(route.wire)
+        if not route.declared:
+            await session.declare(route.wire, route.qos)
+            route.declared = True
         if session.on_publish is not None:
             headers = dict(extras.headers or {})
             await session.on_publish(message, headers)
             extras = attrs.evolve(extras, headers=headers)
-        return addresser.outgoing(message, wire, quality, to, extras)
+        return route.outgoing(message, extras)
+
+    def _addresses(self) -> Addresser:
+        if self._addresser is None:
+            raise ConfigurationError("the bus is not running: use it inside `async with bus:`")
+        return self._addresser
 
     # ---- asking
 

@@ -189,12 +189,10 @@ class Session:
         """What middleware does before a message is encoded, or None when none does anything."""
         return self._on_publish
 
-    def is_declared(self, wire: WireType, qos: QualityOfService) -> bool:
-        """Say whether this type was checked and prepared for publishing at this quality."""
-        return (wire.name, qos) in self._declared
-
     async def declare(self, wire: WireType, qos: QualityOfService) -> None:
         """Check a type before its first publish; costs round trips once, and none at QoS 0."""
+        if (wire.name, qos) in self._declared:
+            return
         who = f"publishing {wire.name}"
         self.plan.transport.capabilities.require(QOS_CAPABILITY[qos], who)
         if qos > QualityOfService.AT_MOST_ONCE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,22 +16,29 @@ from catga.errors import DecodeError, EncodeError
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 
-__all__ = ["read_envelope", "write_envelope", "write_message"]
+__all__ = ["EventWriter", "read_envelope", "write_envelope"]
 
 _JSON = "application/json"
 _NOTHING = msgspec.Raw(b"null")
 _write_text = msgspec.json.Encoder(decimal_format="string").encode
 
 
-class _Written(msgspec.Struct, omit_defaults=True, gc=False):
+class _Fixed(msgspec.Struct, gc=False):
+    """What is the same in every event of one type, quality and source."""
+
     specversion: str
-    id: str
     type: str
     source: str
-    time: datetime
     datacontenttype: str
     qos: int
     typeversion: int
+
+
+class _Written(msgspec.Struct, omit_defaults=True, gc=False):
+    """What is each event's own."""
+
+    id: str
+    time: datetime
     data: Any
     correlationid: str | None = None
     replyto: str | None = None
@@ -38,46 +46,45 @@ class _Written(msgspec.Struct, omit_defaults=True, gc=False):
     parentid: str | None = None
 
 
-def write_message(  # noqa: PLR0913 - the attributes of an event, all but two by name
-    wire: WireType,
-    message: Any,
-    *,
-    message_id: str,
-    source: str,
-    time: datetime,
-    qos: QualityOfService,
-    correlation_id: str | None = None,
-    reply_to: str | None = None,
-    deadline: datetime | None = None,
-    parent_id: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> bytes:
-    """Return envelope and message as one body, in one pass.
+class EventWriter:
+    """Writes the messages of one type, as one service sends them at one quality.
 
-    `headers` were checked with `check_headers`. Raises `EncodeError`.
+    What all of them have in common is written once, here.
     """
-    written = _Written(
-        "1.0",
-        message_id,
-        wire.name,
-        source,
-        time,
-        _JSON,
-        qos,
-        wire.version,
-        wire.payload(message),
-        correlation_id,
-        reply_to,
-        deadline,
-        parent_id,
-    )
-    _check_times(written)
-    try:
-        body = _write_text(written)
-    except Exception:  # whatever msgspec dislikes in the message, the codec decides
-        written.data = msgspec.Raw(wire.encode(message))
-        body = _write_attributes(written)
-    return _join(body, headers) if headers else body
+
+    __slots__ = ("_begin", "_wire")
+
+    def __init__(self, wire: WireType, source: str, qos: QualityOfService) -> None:
+        self._wire = wire
+        self._begin = _begin(wire.name, source, _JSON, qos, wire.version)
+
+    def write(
+        self,
+        message: Any,
+        message_id: str,
+        time: datetime,
+        *,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        deadline: datetime | None = None,
+        parent_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Return envelope and message as one body, in one pass.
+
+        `headers` were checked with `check_headers`. Raises `EncodeError`.
+        """
+        wire = self._wire
+        data = wire.payload(message)
+        own = _Written(message_id, time, data, correlation_id, reply_to, deadline, parent_id)
+        if time.tzinfo is None or deadline is not None:
+            _check_times(own)
+        try:
+            body = self._begin + _write_text(own)[1:]
+        except Exception:  # whatever msgspec dislikes in the message, the codec decides
+            own.data = msgspec.Raw(wire.encode(message))
+            body = self._begin + _write_attributes(own, wire.name)[1:]
+        return _join(body, headers) if headers else body
 
 
 def write_envelope(envelope: Envelope) -> bytes:
@@ -86,39 +93,42 @@ def write_envelope(envelope: Envelope) -> bytes:
     Raises `EncodeError` for a time without a zone.
     """
     is_json = envelope.content_type == _JSON
-    written = _Written(
-        "1.0",
+    own = _Written(
         envelope.id,
-        envelope.type,
-        envelope.source,
         envelope.time,
-        envelope.content_type,
-        envelope.qos,
-        envelope.version,
         msgspec.Raw(envelope.data) if is_json else None,
         envelope.correlation_id,
         envelope.reply_to,
         envelope.deadline,
         envelope.parent_id,
     )
-    _check_times(written)
-    body = _write_attributes(written)
+    _check_times(own)
+    type_ = envelope.type
+    begin = _begin(type_, envelope.source, envelope.content_type, envelope.qos, envelope.version)
+    body = begin + _write_attributes(own, type_)[1:]
     if not is_json:
         body = _join(body, {"data_base64": envelope.data})
     return _join(body, envelope.headers) if envelope.headers else body
 
 
-def _check_times(written: _Written) -> None:
-    deadline = written.deadline
-    if written.time.tzinfo is None or (deadline is not None and deadline.tzinfo is None):
+@lru_cache(maxsize=256)  # a bus answers with few of them, again and again
+def _begin(type_: str, source: str, content_type: str, qos: int, version: int) -> bytes:
+    """Return the text of an event up to what is its own. Raises `EncodeError`."""
+    fixed = _Fixed("1.0", type_, source, content_type, qos, version)
+    return _write_attributes(fixed, type_)[:-1] + b","
+
+
+def _check_times(own: _Written) -> None:
+    deadline = own.deadline
+    if own.time.tzinfo is None or (deadline is not None and deadline.tzinfo is None):
         raise EncodeError("the time and the deadline of a message must have a time zone")
 
 
-def _write_attributes(written: _Written) -> bytes:
+def _write_attributes(part: _Fixed | _Written, type_: str) -> bytes:
     try:
-        return _write_text(written)
+        return _write_text(part)
     except Exception as error:
-        raise EncodeError(f"an attribute of {written.type} is not valid text") from error
+        raise EncodeError(f"an attribute of {type_} is not valid text") from error
 
 
 def _join(body: bytes, more: Mapping[str, Any]) -> bytes:

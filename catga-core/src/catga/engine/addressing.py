@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from catga.codecs import WireType, write_message
-from catga.engine.context import CURRENT
+from catga.codecs import EventWriter, TypeRegistry, WireType
+from catga.engine.context import CURRENT, Context
 from catga.engine.extras import NOTHING_EXTRA, Extras
 from catga.errors import ConfigurationError
+from catga.ground.clock import Clock
 from catga.ground.durations import duration
 from catga.model.envelope import check_headers
 from catga.model.message import identify
@@ -16,7 +18,7 @@ from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, check_token
 from catga.spi import Outgoing
 
-__all__ = ["Addresser", "due_time"]
+__all__ = ["Addresser", "Route", "due_time", "extras_of"]
 
 
 def due_time(
@@ -44,22 +46,125 @@ def due_time(
     return at.astimezone(UTC) if at > now else None
 
 
-class Addresser:
-    """Builds outgoing messages for one bus. Subjects are validated once and kept."""
+def extras_of(
+    clock: Clock,
+    message_id: str | None,
+    correlation_id: str | None,
+    headers: Mapping[str, str] | None,
+    delay: timedelta | float | None,
+    at: datetime | None,
+) -> Extras:
+    """Return what a call adds. Raises `ConfigurationError` for a time that is none."""
+    if delay is None and at is None:
+        if message_id is None and correlation_id is None and headers is None:
+            return NOTHING_EXTRA
+        return Extras(message_id, correlation_id, headers)
+    due = due_time(delay, at, clock.now())
+    return Extras(message_id, correlation_id, headers, not_before=due)
 
-    def __init__(self, namespace: str, service: str, default_qos: QualityOfService) -> None:
+
+class Route:
+    """Where the messages of one type go at one quality, and how they are written."""
+
+    __slots__ = ("_write", "declared", "qos", "subject", "wire")
+
+    def __init__(
+        self, wire: WireType, qos: QualityOfService, subject: Subject, service: str
+    ) -> None:
+        self.wire = wire
+        self.qos = qos
+        self.subject = subject
+        self.declared = False
+        """Whether the type was checked and prepared for publishing at this quality."""
+        self._write = EventWriter(wire, service, qos).write
+
+    def outgoing(self, message: Any, extras: Extras = NOTHING_EXTRA) -> Outgoing:
+        """Encode one message.
+
+        Raises `EncodeError`, and `ConfigurationError` for an id or header that cannot travel, and
+        for a delay of what is not stored; nothing was sent then.
+        """
+        current = CURRENT.get()
+        if current is None and extras is NOTHING_EXTRA:  # almost every message
+            identity = identify(message)
+            id_ = identity.message_id
+            body = self._write(
+                message, id_, identity.created_at, correlation_id=identity.correlation_id
+            )
+            return Outgoing(self.subject, body, id_, self.qos)
+        return self._outgoing(message, extras, current)
+
+    def _outgoing(self, message: Any, extras: Extras, current: Context | None) -> Outgoing:
+        headers, reply_to, not_before = extras.headers, extras.reply_to, extras.not_before
+        if headers:
+            check_headers(headers)
+        if not_before is not None and not self.subject.durable:
+            raise ConfigurationError(
+                f"{self.wire.name} is sent at QoS 0, where nothing is stored: it cannot be delayed"
+            )
+        correlation_id, parent_id = extras.correlation_id, None
+        if current is not None:
+            correlation_id = correlation_id or current.correlation_id or current.message_id
+            parent_id = current.message_id if current.exactly_once else None
+        identity = identify(message, message_id=extras.message_id, correlation_id=correlation_id)
+        body = self._write(
+            message,
+            identity.message_id,
+            identity.created_at,
+            correlation_id=identity.correlation_id,
+            reply_to=None if reply_to is None else reply_to.text,
+            deadline=extras.deadline,
+            parent_id=parent_id,
+            headers=headers,
+        )
+        stored_as = identity.message_id
+        if reply_to is not None and self.qos is QualityOfService.AT_LEAST_ONCE:
+            # Asking again must be handled again: the first answer went to an address of its own.
+            stored_as = f"{stored_as}/{reply_to.group}/{reply_to.type}"
+        return Outgoing(self.subject, body, stored_as, self.qos, reply_to, not_before)
+
+
+class Addresser:
+    """Knows the routes of one bus; each is checked and made once, and kept."""
+
+    def __init__(
+        self,
+        registry: TypeRegistry,
+        namespace: str,
+        service: str,
+        default_qos: QualityOfService,
+    ) -> None:
+        self._registry = registry
         self._namespace = namespace
         self._service = service
         self._default_qos = default_qos
-        self._subjects: dict[tuple[str, Kind, str], Subject] = {}
+        self._routes: dict[tuple[type, QualityOfService | None, str], Route] = {}
 
-    def quality(self, wire: WireType, asked: QualityOfService | None) -> QualityOfService:
-        """Return the quality of one publish.
+    def route(self, cls: type, asked: QualityOfService | None, to: str = "") -> Route:
+        """Return the route of a class's messages to everybody, or to one group.
 
-        Among 1 and 2 a call may choose freely, and it may go down to 0. Raises
-        `ConfigurationError` when it asks for more of a type that is sent at QoS 0: nobody would
-        be listening durably.
+        Among QoS 1 and 2 a call may choose freely, and it may go down to 0. Raises
+        `ConfigurationError` when it asks for more of a type that is sent at QoS 0, where nobody
+        would be listening durably, for a bad group, and for what cannot be a message.
         """
+        route = self._routes.get((cls, asked, to))
+        if route is None:
+            route = self._routes[cls, asked, to] = self._make(cls, asked, to)
+        return route
+
+    def _make(self, cls: type, asked: QualityOfService | None, to: str) -> Route:
+        wire = self._registry.of(cls)
+        qos = self._quality(wire, asked)
+        if to:
+            check_token(to, "destination")
+        if qos is QualityOfService.AT_MOST_ONCE:
+            kind = Kind.LIVE_TO if to else Kind.LIVE
+        else:
+            kind = Kind.TO if to else Kind.LOG
+        subject = Subject(self._namespace, kind, wire.name, to)
+        return Route(wire, qos, subject, self._service)
+
+    def _quality(self, wire: WireType, asked: QualityOfService | None) -> QualityOfService:
         declared = self._default_qos if wire.qos is None else wire.qos
         if asked is None:
             return declared
@@ -69,61 +174,3 @@ class Addresser:
                 "handlers do not listen durably; declare the quality on the class"
             )
         return QualityOfService(asked)
-
-    def subject(self, wire: WireType, kind: Kind, group: str = "") -> Subject:
-        """Return the subject, made once. Raises `ConfigurationError` for a bad group."""
-        key = (wire.name, kind, group)
-        subject = self._subjects.get(key)
-        if subject is None:
-            if group:
-                check_token(group, "destination")
-            subject = self._subjects[key] = Subject(self._namespace, kind, wire.name, group)
-        return subject
-
-    def outgoing(
-        self,
-        message: Any,
-        wire: WireType,
-        qos: QualityOfService,
-        to: str = "",
-        extras: Extras = NOTHING_EXTRA,
-    ) -> Outgoing:
-        """Encode one message for its subject.
-
-        Raises `EncodeError`, and `ConfigurationError` for a destination, id or header that cannot
-        travel; nothing was sent then.
-        """
-        if extras.headers:
-            check_headers(extras.headers)
-        if qos is QualityOfService.AT_MOST_ONCE:
-            if extras.not_before is not None:
-                raise ConfigurationError(
-                    f"{wire.name} is sent at QoS 0, where nothing is stored: it cannot be delayed"
-                )
-            kind = Kind.LIVE_TO if to else Kind.LIVE
-        else:
-            kind = Kind.TO if to else Kind.LOG
-        correlation_id, parent_id = extras.correlation_id, None
-        if (current := CURRENT.get()) is not None:
-            correlation_id = correlation_id or current.correlation_id or current.message_id
-            parent_id = current.message_id if current.exactly_once else None
-        identity = identify(message, message_id=extras.message_id, correlation_id=correlation_id)
-        body = write_message(
-            wire,
-            message,
-            message_id=identity.message_id,
-            source=self._service,
-            time=identity.created_at,
-            qos=qos,
-            correlation_id=identity.correlation_id,
-            reply_to=None if extras.reply_to is None else extras.reply_to.text,
-            deadline=extras.deadline,
-            parent_id=parent_id,
-            headers=extras.headers,
-        )
-        stored_as = identity.message_id
-        if extras.reply_to is not None and qos is QualityOfService.AT_LEAST_ONCE:
-            # Asking again must be handled again: the first answer went to an address of its own.
-            stored_as = f"{stored_as}/{extras.reply_to.group}/{extras.reply_to.type}"
-        subject = self.subject(wire, kind, to)
-        return Outgoing(subject, body, stored_as, qos, extras.reply_to, extras.not_before)

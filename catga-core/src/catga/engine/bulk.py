@@ -18,6 +18,16 @@ _CHUNK = 256
 AfterPublish = Callable[[list[tuple[Outgoing, Receipt]]], Awaitable[None]]
 
 
+class _Chunk:
+    """Messages that leave together, each with its place in the whole."""
+
+    __slots__ = ("outgoing", "places")
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.outgoing: list[Outgoing] = []
+
+
 class _Bulk:
     """One bulk publish: chunks leave side by side, results are counted as they come."""
 
@@ -30,34 +40,32 @@ class _Bulk:
         self.duplicates = 0
         self.failures: list[tuple[int, CatgaError]] = []
 
-    async def leave(self, chunk: list[tuple[int, Outgoing]], tasks: TaskOwner) -> None:
+    async def leave(self, chunk: _Chunk, tasks: TaskOwner) -> None:
         """Let a chunk leave as soon as there is room for it."""
         await self._free.acquire()
         task = tasks.spawn(self._deliver(chunk), "publish a chunk")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _deliver(self, chunk: list[tuple[int, Outgoing]]) -> None:
+    async def _deliver(self, chunk: _Chunk) -> None:
         try:
-            results = await self._publisher.send([outgoing for _, outgoing in chunk])
-            stored = []
-            for (position, outgoing), result in zip(chunk, results, strict=True):
-                self._count(position, result)
-                if isinstance(result, Receipt) and outgoing.subject.durable:
-                    stored.append((outgoing, result))
-            if self._after is not None and stored:
+            results = await self._publisher.send(chunk.outgoing)
+            for place, result in zip(chunk.places, results, strict=True):
+                self._count(place, result)
+            if self._after is not None and (stored := _stored(chunk.outgoing, results)):
                 await self._after(stored)
         finally:
             self._free.release()
 
-    def _count(self, position: int, result: PublishResult) -> None:
-        try:
-            receipt = receipt_or_raise(result)
-        except CatgaError as error:
-            self.failures.append((position, error))
-        else:
+    def _count(self, place: int, result: PublishResult) -> None:
+        if type(result) is Receipt:
             self.accepted += 1
-            self.duplicates += receipt.duplicate
+            self.duplicates += result.duplicate
+            return
+        try:
+            receipt_or_raise(result)
+        except CatgaError as error:
+            self.failures.append((place, error))
 
     async def end(self) -> PublishSummary:
         """Wait for what is under way and sum up."""
@@ -66,30 +74,42 @@ class _Bulk:
         return PublishSummary(self.accepted, self.duplicates, tuple(self.failures))
 
 
+def _stored(batch: list[Outgoing], results: list[PublishResult]) -> list[tuple[Outgoing, Receipt]]:
+    return [
+        (outgoing, result)
+        for outgoing, result in zip(batch, results, strict=True)
+        if isinstance(result, Receipt) and outgoing.subject.durable
+    ]
+
+
 async def publish_all(
     publisher: Publisher,
     tasks: TaskOwner,
     messages: Iterable[Any],
-    encode: Callable[[Any], Awaitable[Outgoing]],
+    encode: Callable[[Any], Outgoing | None],
+    prepare: Callable[[Any], Awaitable[Outgoing]],
     *,
     after: AfterPublish | None,
     window: int,
 ) -> PublishSummary:
     """Publish everything, at most `window` messages in flight.
 
-    `after` gets the receipts of each chunk before its place is free again.
+    What `encode` cannot do at once (it returns None), `prepare` does. `after` gets the receipts of
+    each chunk before its place is free again.
     """
     size = max(1, min(_CHUNK, window // 4))
     bulk = _Bulk(publisher, after, max(1, window // size))
-    chunk: list[tuple[int, Outgoing]] = []
-    for position, message in enumerate(messages):
+    chunk = _Chunk()
+    for place, message in enumerate(messages):
         try:
-            chunk.append((position, await encode(message)))
+            chunk.outgoing.append(encode(message) or await prepare(message))
         except CatgaError as error:
-            bulk.failures.append((position, error))
-        if len(chunk) >= size:
+            bulk.failures.append((place, error))
+            continue
+        chunk.places.append(place)
+        if len(chunk.places) >= size:
             await bulk.leave(chunk, tasks)
-            chunk = []
-    if chunk:
+            chunk = _Chunk()
+    if chunk.places:
         await bulk.leave(chunk, tasks)
     return await bulk.end()

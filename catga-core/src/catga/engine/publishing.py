@@ -170,7 +170,11 @@ class Publisher:
     async def send(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Send a batch now; repeat what is unknown or can still succeed until the deadline."""
         results = await self._transport.publish(batch)
-        again = [i for i, out in enumerate(batch) if _worth_repeating(out, results[i])]
+        again = [
+            i
+            for i, result in enumerate(results)
+            if type(result) is not Receipt and _worth_repeating(batch[i], result)
+        ]
         if again:
             await self._repeat(batch, results, again)
         if self._signals.published is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
+import msgspec
+
 from catga.ground.ids import check_message_id, next_message_id
 from catga.model.qos import QualityOfService
 from catga.model.retry import RetryPolicy
@@ -17,15 +19,12 @@ RESERVED_ATTRIBUTES = ("message_id", "created_at", "correlation_id")
 """What a message class may not use as the name of a field: they are read from the identity."""
 
 
-class Identity:
+class Identity(msgspec.Struct, gc=False):
     """Who one message object is: fixed once, at its first publish or when it was received."""
 
-    __slots__ = ("correlation_id", "created_at", "message_id")
-
-    def __init__(self, message_id: str, created_at: datetime, correlation_id: str | None) -> None:
-        self.message_id = message_id
-        self.created_at = created_at
-        self.correlation_id = correlation_id
+    message_id: str
+    created_at: datetime
+    correlation_id: str | None
 
 
 class Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import attrs
+import msgspec
 
 from catga.errors import CatgaError
 
@@ -27,8 +28,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The message was accepted: at QoS 0 handed over, else stored.
 
     `sequence` is the broker's own name for the stored copy (opaque; empty at QoS 0), `duplicate`

@@ -15,9 +15,12 @@ from catga.model.subject import Subject
 __all__ = ["Delivery", "Outgoing", "Settle"]
 
 
-@attrs.frozen
+@attrs.define
 class Outgoing:
-    """One encoded message on its way out."""
+    """One encoded message on its way out.
+
+    A value; not frozen only because one is made per message, which then takes a third of the time.
+    """
 
     subject: Subject
     body: bytes = attrs.field(repr=False)
