@@ -13,12 +13,12 @@ from catga.model.qos import QualityOfService
 async def publish(job: Job, watch: Watch) -> None:
     """Encode and publish in a loop, then flush."""
     messages = _messages(job)
-    wire = TypeRegistry().register(TYPES[job.qos])
-    encode = Addresser("bench", "bench", QualityOfService.AT_LEAST_ONCE).outgoing
+    addresser = Addresser(TypeRegistry(), "bench", "bench", QualityOfService.AT_LEAST_ONCE)
+    encode = addresser.route(TYPES[job.qos], QualityOfService.AT_MOST_ONCE).outgoing
     client = await nats.connect(job.url)
     watch.begin()
     for message in messages:
-        await client.publish(NAME, encode(message, wire, QualityOfService.AT_MOST_ONCE).body)
+        await client.publish(NAME, encode(message).body)
     await client.flush()
     watch.end(job.count)
     await client.close()
