@@ -211,7 +211,15 @@ def attempts_count_up(history: History) -> Iterator[str]:
             if more <= 0 and anew and (after.attempt == 1 or not exact):
                 anew -= 1
                 continue
-            if more < 0 or (not history.disturbances and (more < 1 or (exact and more > 1))):
+            # While this whole process stood still leases ended one after the other, and what came
+            # of that meets several members at once.
+            stalled = any(
+                each.kind == "stall" and (each.touches(before) or each.touches(after))
+                for each in history.disturbances
+            )
+            if (more < 0 and not stalled) or (
+                not history.disturbances and (more < 1 or (exact and more > 1))
+            ):
                 yield f"{group} had {id_} in attempts {attempts}"
 
 

@@ -7,7 +7,8 @@ and the first step publishes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -35,6 +36,8 @@ from catga.testing.programs.steps import (
 
 __all__ = ["programs"]
 
+T = TypeVar("T")
+
 MOST_STEPS = 12
 _DEEDS: tuple[Deed, ...] = (
     *("raise", "raise", "retry", "ok", "slow", "hang", "cancel", "reject"),
@@ -59,7 +62,7 @@ def programs(
     again = st.builds(Again, st.integers(0, 3))
     together = st.lists(st.one_of(publish, publish, again), min_size=2, max_size=4)
     some = st.builds(Together, together.map(tuple))
-    kinds: list[st.SearchStrategy[Step] | st.SearchStrategy[tuple[Step, ...]]] = [
+    kinds: list[st.SearchStrategy[Step | tuple[Step, ...]]] = [
         *([publish] * 6),
         *([again] * 2),
         *([some] * 2),
@@ -116,6 +119,6 @@ def _fault(abilities: Collection[Ability]) -> st.SearchStrategy[Step]:
     return _one_in_turn(faults)
 
 
-def _one_in_turn(kinds: list[st.SearchStrategy[Step]]) -> st.SearchStrategy[Step]:
+def _one_in_turn(kinds: Sequence[st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
     """Each as likely as it is often named: for `one_of` a kind that is named six times is one."""
     return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
