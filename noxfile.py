@@ -182,7 +182,7 @@ assert (importlib.resources.files(package) / "py.typed").is_file()
 
 @nox.session(python=FOUND[0], default=False)
 def bench(session: nox.Session) -> None:
-    """Speed beside other clients, for about 20 minutes; `-- --short` only tries it all.
+    """Speed beside other clients, for some 20 minutes; `-- --short` only tries it all.
 
     On a machine that does nothing else. Peers that need other versions have environments of their
     own. What stands behind `--` goes to the benchmark: `-- --only "redis qos1" --rounds 3`.

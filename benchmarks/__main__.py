@@ -36,7 +36,9 @@ SHORT = 600
 TRIAL = 1000
 """Messages of the first turn, which tells how many a timed one takes."""
 FEWEST, MOST = 1_000, 200_000
-LATENCY_SECONDS = 1.0
+FEWEST_AWAITED = 200
+"""Where one message at a time is under way, also in the first turn."""
+LATENCY_SECONDS = 0.75
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -155,14 +157,15 @@ class Run:
                 return None
 
         short, paced = self._options.short, path.role == "paced"
-        trial = 40 if paced else SHORT if short else TRIAL
+        fewest = FEWEST_AWAITED if path.awaited else FEWEST
+        trial = 40 if paced else FEWEST_AWAITED if path.awaited else SHORT if short else TRIAL
         trials = {name: figures for name in [*names] if (figures := turn(name, sizes[0], trial))}
         if short:
             return entries_of(path, sizes[0], [trials]) if trials else []
         counts = {
             name: int(200 * LATENCY_SECONDS)
             if paced
-            else min(MOST, max(FEWEST, int(figures[RATE] * self._options.seconds)))
+            else min(MOST, max(fewest, int(figures[RATE] * self._options.seconds)))
             for name, figures in trials.items()
         }
         entries: list[Entry] = []

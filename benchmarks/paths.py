@@ -40,6 +40,11 @@ class Path:
         """As the report calls it."""
         return f"{self.broker} {self.action}" if self.qualities else self.called(self.qos)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether one message at a time is under way."""
+        return not self.concurrent and self.role in {"one_by_one", "request", "end_to_end"}
+
     def called(self, qos: int) -> str:
         """Return the name of an entry at a quality."""
         return f"{self.broker} qos{qos} {self.action}"
