@@ -60,6 +60,8 @@ class Publisher:
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Return the results in the order of the batch."""
+        if len(batch) <= _YIELD_EVERY and not any(out.subject.durable for out in batch):
+            return await self._hand_over_all(batch)
         client = self._connection.client
         limit = client.max_payload
         results: list[PublishResult] = []
@@ -85,6 +87,31 @@ class Publisher:
         for place, answer in zip(stored, answers, strict=True):
             results[place] = _stored(batch[place], answer)
         return results
+
+    async def _hand_over_all(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Hand over at once what is not stored: all of it, or without a connection none."""
+        client = self._connection.client
+        self._in_a_row += len(batch)
+        if self._in_a_row >= _YIELD_EVERY:
+            self._in_a_row = 0
+            if not await client.room():
+                return [_UNSENT] * len(batch)
+        limit = client.max_payload
+        leaving = [
+            (out.subject.text, out.body, "" if out.reply_to is None else out.reply_to.text)
+            for out in batch
+            if len(out.body) <= limit
+        ]
+        if leaving and not await client.send_all(leaving):
+            handed_over: Callable[[str], PublishResult] = _unsent
+        else:
+            handed_over = Receipt
+        return [
+            handed_over(out.message_id)
+            if (size := len(out.body)) <= limit
+            else Rejected(PayloadTooLarge(size, limit))
+            for out in batch
+        ]
 
     async def _hand_over(self, outgoing: Outgoing, limit: int) -> PublishResult:
         if len(outgoing.body) > limit:
@@ -129,6 +156,10 @@ class Publisher:
             )
         way = scheduled if config.get("allow_msg_schedules") else held_back
         return way(outgoing, when, headers)
+
+
+def _unsent(_message_id: str) -> Rejected:
+    return _UNSENT
 
 
 def _stored(outgoing: Outgoing, answer: Answer) -> PublishResult:
