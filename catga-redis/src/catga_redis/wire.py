@@ -249,7 +249,7 @@ class Wire(Line):
             self._waiting.popleft()
             if request.future is not None and not request.future.done():
                 request.future.set_result(request.replies)
-        if isinstance(reply, self._dialer.leaves_on):
+        if isinstance(reply, Exception) and isinstance(reply, self._dialer.leaves_on):
             self._dialer.told(reply)
             self._break(connection, reply)  # another server is in charge now
 
