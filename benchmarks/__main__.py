@@ -87,6 +87,8 @@ class Run:
             name: str(File(python).absolute()) for name, python in interpreters.items() if python
         }
         self._laboratory = Laboratory(self.environments)
+        self._idle: list[Team] = []
+        self._teams = contextlib.ExitStack()
         self.entries: list[Entry] = []
         self.missing: dict[str, str] = {}
 
@@ -110,7 +112,7 @@ class Run:
                 self._bar.advance(total)
 
         # What is not timed may run side by side.
-        with ThreadPoolExecutor(4 if self._options.short else 1) as pool:
+        with self._teams, ThreadPoolExecutor(3 if self._options.short else 1) as pool:
             try:
                 for entries in pool.map(work, range(len(works))):
                     self.entries += entries
@@ -118,6 +120,18 @@ class Run:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return len(works)
+
+    @contextlib.contextmanager
+    def _team(self) -> Iterator[Team]:
+        """Yield processes for one path: new ones where time is taken, else those that are there."""
+        if not self._options.short:
+            with self._laboratory.team() as team:
+                yield team
+            return
+        team = self._idle.pop() if self._idle else self._laboratory.team()
+        self._teams.enter_context(team)  # ended again with the run; twice does no harm
+        yield team
+        self._idle.append(team)
 
     def _wants(self, name: str) -> bool:
         only = self._options.only
@@ -137,7 +151,7 @@ class Run:
             sizes = self._options.sizes[: 1 if self._options.short else None]
             turns = 1 if self._options.short else 1 + self._options.rounds * len(sizes)
             self._bar.update(task, total=len(names) * turns)
-            with self._laboratory.team() as team:
+            with self._team() as team:
                 return self._rounds(team, path, names, sizes, task)
 
         return act
