@@ -116,11 +116,33 @@ def test_the_oldest_supported_servers_are_accepted(server_name: str, version: st
 
 def test_risks_are_found_in_what_info_says() -> None:
     safe = {"aof_enabled": "1", "maxmemory": "1000000", "maxmemory_policy": "noeviction"}
-    assert find_risks(safe) == []
-    assert [each.name for each in find_risks(None)] == ["unknown"]
-    assert [each.name for each in find_risks(safe, 100)] == ["max_length"]
+    assert find_risks(safe, "always") == []
+    for found, words in (("everysec", "is everysec"), (None, "is unknown")):
+        (risk,) = find_risks(safe, found)
+        assert (risk.name, risk.refused) == ("sync", False)
+        assert words in risk.detail
+    assert [each.name for each in find_risks(None, None)] == ["unknown"]
+    assert [each.name for each in find_risks(safe, "always", 100)] == ["max_length"]
     unsafe = safe | {"aof_enabled": "0", "maxmemory_policy": "allkeys-lru"}
-    assert [each.name for each in find_risks(unsafe)] == ["persistence", "eviction"]
+    assert [each.name for each in find_risks(unsafe, "always")] == ["persistence", "eviction"]
+
+
+def test_a_server_that_writes_its_file_late_is_told_of(own_server: RedisServer) -> None:
+    """It is how servers come; what a crash may cost then is said once, and nothing is refused."""
+
+    async def law() -> None:
+        async with lab(own_server) as bench:
+            transport = await bench.transport()
+            await transport.prepare(topology(), Mode.CREATE)
+            assert bench.events == [], "the kit's servers answer for what is in their file"
+            async with admin(own_server) as client:
+                await client.config_set("appendfsync", "everysec")
+            for _ in range(2):
+                await transport.prepare(topology(), Mode.CREATE)
+            (said,) = [each for each in bench.events if each.kind is EventKind.RISK]
+            assert "`appendfsync` is everysec" in said.detail
+
+    asyncio.run(law())
 
 
 @pytest.mark.parametrize(

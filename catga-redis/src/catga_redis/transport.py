@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from catga.errors import (
     CapabilityError,
@@ -36,7 +37,7 @@ from catga.spi import (
     Transport,
     check_token,
 )
-from catga_redis.checks import find_risks, parse_info
+from catga_redis.checks import Risk, find_risks, parse_info
 from catga_redis.cluster import Cluster, check_cluster_address
 from catga_redis.deadletters import RedisDeadLetters
 from catga_redis.dial import Dialer
@@ -56,6 +57,7 @@ from catga_redis.servers import OneServer, Servers
 from catga_redis.session import Session
 from catga_redis.settings import RedisSettings
 from catga_redis.streams import LogSubscription
+from catga_redis.wire import Wire
 
 __all__ = ["RedisTransport"]
 
@@ -173,24 +175,26 @@ class RedisTransport(Transport):
     async def _check_assumptions(self, session: Session, topology: Topology) -> None:
         if topology.qos is QualityOfService.AT_MOST_ONCE:
             return
-        try:
-            infos: list[dict[str, str] | None] = [
-                parse_info(await wire.call(b"INFO")) for wire in session.servers.wires
-            ]
-        except REPLY_ERRORS:
-            infos = [None]
-        limit = self._settings.max_length
-        for risk in (risk for info in infos for risk in find_risks(info, limit)):
+        for risk in [each for wire in session.servers.wires for each in await self._risks(wire)]:
             if (
                 topology.qos is QualityOfService.EXACTLY_ONCE
+                and risk.refused
                 and risk.name not in topology.accept_risk
-                and risk.name != "unknown"
             ):
                 raise CapabilityError(
                     f"{session.where} cannot keep exactly once: {risk.detail} "
                     f'(or take the risk: accept_risk=["{risk.name}"])'
                 )
             self._warn(risk.name, risk.detail)
+
+    async def _risks(self, wire: Wire) -> list[Risk]:
+        info: dict[str, str] | None = None
+        appendfsync: str | None = None
+        with suppress(*REPLY_ERRORS):
+            info = parse_info(await wire.call(b"INFO"))
+            _, how = await wire.call(b"CONFIG", b"GET", b"appendfsync")
+            appendfsync = how.decode()
+        return find_risks(info, appendfsync, self._settings.max_length)
 
     def _warn(self, name: str, detail: str) -> None:
         if name not in self._warned:

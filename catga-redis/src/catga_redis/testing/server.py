@@ -72,6 +72,8 @@ class RedisServer(ServerProcess):
             "",
             "--appendonly",
             "yes" if self._appendonly else "no",
+            "--appendfsync",
+            "always",
         ]
         if self._password is not None:
             words += ["--requirepass", self._password]
