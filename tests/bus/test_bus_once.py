@@ -144,7 +144,8 @@ def test_a_message_may_be_sent_at_more_than_its_type_asks(place: Place, repeats:
 def test_the_mode_is_shown_with_its_windows(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     async def law() -> None:
         caplog.set_level("INFO", "catga")
-        bus, other = place.bus(), place.bus(settings={"completion_ttl": "12h"}, publishes=[Once])
+        shorter = {"completion_ttl": "12h", "retention": "12h"}
+        bus, other = place.bus(), place.bus(settings=shorter, publishes=[Once])
         plain = place.bus()
         keep(bus, Once)
         keep(plain, Order)
