@@ -100,7 +100,7 @@ class Later(Publish):
 
 @attrs.frozen(repr=False)
 class Again(_Shown):
-    """Publish the (k mod n)-th of the n messages so far once more, with its id."""
+    """Publish the (k mod n)-th of the n messages so far once more, with its id (-1: the last)."""
 
     k: int = 0
 

@@ -73,9 +73,11 @@ def programs(
         *([_fault(abilities)] * 2),
     ]
     kept = [qos for qos in (2, 1) if qos in qualities]
+    if kept:
+        kinds.append(st.builds(_repeated, st.sampled_from(kept), _deeds, _deeds))
     if kept and Capability.DELAY in able:
         seconds = st.sampled_from((0.3, 1.0, 2.5))
-        kinds.append(st.builds(Later, st.sampled_from(kept), _deeds, _deeds, seconds))
+        kinds += [st.builds(Later, st.sampled_from(kept), _deeds, _deeds, seconds)] * 2
     if Capability.DEAD_LETTERS in able:
         kinds.append(st.builds(Replay, _group))
         if kept:
@@ -89,8 +91,13 @@ def programs(
         steps=steps.map(lambda drawn: (drawn[0], *_flat(drawn[1]))),
         members=st.sampled_from(((1,), (2,), (1, 1), (2, 1), (1, 0), (0, 1))),
         attempts=st.sampled_from((3, 3, 2, 1)),
-        effects=st.booleans(),
+        effects=st.sampled_from((True, True, False)),
     )
+
+
+def _repeated(qos: int, a: tuple[Deed, ...], b: tuple[Deed, ...]) -> tuple[Step, ...]:
+    """A message at a quality that may deduplicate, and the same again."""
+    return (Publish(qos, a=a, b=b), Again(-1))
 
 
 def _replayed(qos: int, deeds: tuple[Deed, ...], group: str) -> tuple[Step, ...]:
