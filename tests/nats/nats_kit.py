@@ -158,9 +158,11 @@ async def nothing_comes(subscription: Subscription, seconds: float = 0.3) -> Non
     assert await subscription.receive(10, seconds) == []
 
 
-async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
-    """Await a condition, at most `DEADLINE` seconds."""
-    deadline = time.monotonic() + DEADLINE
+async def until(
+    condition: Callable[[], Awaitable[bool]] | Callable[[], bool], seconds: float = DEADLINE
+) -> None:
+    """Await a condition, at most so many seconds."""
+    deadline = time.monotonic() + seconds
     while True:
         met = condition()
         if (await met) if isinstance(met, Awaitable) else met:

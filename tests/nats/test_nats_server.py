@@ -160,7 +160,7 @@ def test_what_is_created_is_what_was_asked_for(server: NatsServer) -> None:
             await here.prepare(here.source(), qos=TWICE)
             config = await _stream(here)
             assert config["subjects"] == [
-                f"{here.namespace}.{k}.>" for k in ("log", "to", "redo", "later")
+                f"{here.namespace}.{k}.>" for k in ("log", "to", "once", "redo", "later")
             ]
             # A stream with schedules can't have "new"; without a bound it makes no difference.
             discard = "old" if config.get("allow_msg_schedules") else "new"

@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 from catga.errors import ConfigurationError
 from catga.spi import LEASE_MARGIN, Delivery, Kind, Source, Subject, parse_subject
 from catga_nats.headers import carried, shown
+from catga_nats.names import once_subject
 
 __all__ = ["Reader", "ack_tokens"]
 
@@ -33,7 +34,8 @@ class Reader:
         self.lease = lease
         """Seconds, as the server has it."""
         self._fallback = Subject(source.namespace, Kind.LOG, source.type)
-        self._subjects: dict[str, Subject] = {}
+        to = Subject(source.namespace, Kind.TO, source.type, source.group)
+        self._subjects: dict[str, Subject] = {once_subject(to): to}
 
     def read(self, message: Msg, now: float) -> Delivery:
         """Return the delivery that came just now; its lease ends here before the server gives it

@@ -13,6 +13,7 @@ __all__ = [
     "nodes_bucket",
     "nodes_hint",
     "nodes_stream",
+    "once_subject",
     "out_consumer",
     "out_subject",
     "scheduled_subject",
@@ -83,13 +84,24 @@ def stored_subjects(source: Source) -> list[str]:
     partitions = f"{source.namespace}.log.{source.type}.>"
     if source.ephemeral:
         return [partitions]
-    to = Subject(source.namespace, Kind.TO, source.type, source.group).text
+    to = Subject(source.namespace, Kind.TO, source.type, source.group)
     return [
         partitions,
-        to,
-        f"{to}.>",
+        to.text,
+        f"{once_subject(to)}.*",
         Subject(source.namespace, Kind.REDO, source.type, source.group).text,
     ]
+
+
+def once_subject(subject: Subject) -> str:
+    """What stands before the id where each id of a subject has a subject of its own.
+
+    For one group it is not the subject itself: a consumer of both `a.b` and `a.b.>` does not get
+    all messages of `a.b` (nats-server 2.10.26).
+    """
+    if subject.kind is Kind.LOG:
+        return subject.text
+    return f"{subject.namespace}.once.{subject.type}.{subject.group}"
 
 
 def scheduled_subject(namespace: str, token: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from catga.spi import Kind, Outgoing, QualityOfService
 from catga_nats.errors import ApiError
 from catga_nats.inbox import token
+from catga_nats.names import once_subject
 
-__all__ = ["is_once", "once_subject", "stored_before"]
+__all__ = ["conditional", "is_once", "stored_before"]
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_SEQUENCE = 10071
@@ -22,10 +23,10 @@ def is_once(outgoing: Outgoing) -> bool:
     return outgoing.qos is QualityOfService.EXACTLY_ONCE and outgoing.subject.kind in _KINDS
 
 
-def once_subject(outgoing: Outgoing, headers: dict[str, str]) -> str:
+def conditional(outgoing: Outgoing, headers: dict[str, str]) -> str:
     """Add the condition; return the subject of this id."""
     headers[_EXPECTED] = "0"
-    return f"{outgoing.subject.text}.{token(outgoing.message_id)}"
+    return f"{once_subject(outgoing.subject)}.{token(outgoing.message_id)}"
 
 
 def stored_before(error: ApiError) -> str:

@@ -20,7 +20,7 @@ from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, publish_failure, publish_missing
 from catga_nats.headers import frame_bytes, stored_headers
 from catga_nats.mux import Answer, Batch, Missing
-from catga_nats.once import is_once, once_subject, stored_before
+from catga_nats.once import conditional, is_once, stored_before
 from catga_nats.schedules import held_back, scheduled
 
 __all__ = ["Publisher"]
@@ -128,7 +128,7 @@ class Publisher:
         if self.for_ever and is_once(outgoing):
             if outgoing.not_before is not None:
                 return _NEVER_LATER
-            subject = once_subject(outgoing, headers)
+            subject = conditional(outgoing, headers)
         when = outgoing.not_before
         if when is not None and when > self._connection.mux.clock.now():
             try:

@@ -25,7 +25,7 @@ _SETTINGS_OF = {
 }
 """Where the server's word for something is not the one settings use, or not the only one."""
 _WINDOW = 600.0
-_STORED_KINDS = ("log", "to", "redo", "later")
+_STORED_KINDS = ("log", "to", "once", "redo", "later")
 WAITING_LEASE = 5.0
 """Seconds after which another one carries on what is delayed; a server that was killed has
 forgotten its last naks, and hands out so much later what they held back."""
