@@ -38,6 +38,7 @@ FRESH = tuple(
 ONCE = (
     "tests/bus/test_bus_nodes.py",
     "tests/bus/test_bus_proxy.py",
+    "tests/bus/test_relay.py",
     "tests/nats/test_nats_cluster.py",
     "tests/redis/test_redis_cluster.py",
     "tests/redis/test_redis_pair.py",

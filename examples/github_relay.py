@@ -49,7 +49,12 @@ CONCURRENT = 128
 """So many publishes wait for their receipts at the same time."""
 LEASE = 3.0
 """Short, so that what a killed worker held is taken over soon."""
-SETTINGS: Mapping[str, object] = {"lease": LEASE, "completion_ttl": "1h", "publish_deadline": "60s"}
+SETTINGS: Mapping[str, object] = {
+    "lease": LEASE,
+    "completion_ttl": "1h",
+    "retention": "1h",
+    "publish_deadline": "60s",
+}
 """What differs from Catga's defaults; a publish outlasts the restart of a slow server."""
 
 
