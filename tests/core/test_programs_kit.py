@@ -292,6 +292,19 @@ def test_what_is_replayed_runs_once_more_from_the_first_attempt() -> None:
     assert broken(history) == []
 
 
+def test_who_died_may_have_used_up_the_first_attempt_of_a_replay() -> None:
+    history = good()
+    next(each for each in history.runs if each.id == "m9").attempt = 3
+    again = run(2, 5.0)
+    again.id = "m9"
+    history.runs.append(again)
+    history.settled.append(Settled("a", "m9", 1, "ack", again.settled))
+    history.disturbances.append(Disturbance("crash", 4.9, member=7))
+    assert "attempts_count_up" in {each.law for each in broken(history)}, "nothing was replayed"
+    replayed_in_vain(history)
+    assert "attempts_count_up" not in {each.law for each in broken(history)}
+
+
 def test_only_a_fault_that_touched_the_run_excuses_a_repeat() -> None:
     history = good()
     twice(4)(history)

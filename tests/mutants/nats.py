@@ -10,12 +10,14 @@ import attrs
 
 from catga.engine.consuming import Consumer
 from catga.engine.work import Feed
+from catga.errors import PublishRejected
 from catga.spi import (
     Ack,
     Commit,
     Delivery,
     Nack,
     Outgoing,
+    Rejected,
     Settle,
     Settlement,
     SettleResult,
@@ -25,6 +27,7 @@ from catga_nats import publishing, settling
 from catga_nats.client import GuardedClient
 from catga_nats.headers import MESSAGE_ID
 from catga_nats.later import Mover
+from catga_nats.mux import Missing
 from catga_nats.outbox import in_batch
 from catga_nats.overflow import Overflow
 from catga_nats.settling import Settler
@@ -235,3 +238,18 @@ def leaves_a_deleted_consumer_gone(real: Any) -> Any:
         await self._s.clock.sleep(0.1)
 
     return reopen
+
+
+@mutant(
+    Base.NATS,
+    publishing,
+    "publish_missing",
+    law="test_a_leader_that_is_killed_costs_nothing_accepted",
+)
+def takes_silence_for_a_refusal_on_nats(real: Any) -> Any:
+    """What a dying leader did not answer is told as refused, and not repeated."""
+
+    def missing(subject: str, why: Missing) -> Rejected:
+        return Rejected(PublishRejected(f"{subject}: {why.value}"))
+
+    return missing

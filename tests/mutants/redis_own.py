@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 from catga_redis import live, settling
 from catga_redis.cluster import Cluster
 from catga_redis.reader import GroupReader
+from catga_redis.sentinel import SentinelDialer
+from catga_redis.servers import OneServer
 from catga_redis.slots import Node
 from catga_redis.streams import LogSubscription
 from mutants.mutation import Base, mutant
@@ -69,3 +72,33 @@ def stays_where_a_slot_was(real: Any) -> Any:
 def hears_no_shard(real: Any) -> Any:
     """What comes on the channel of a shard is passed over."""
     return frozenset({b"message"})
+
+
+@mutant(
+    Base.REDIS,
+    OneServer,
+    "place",
+    law="test_each_role_has_one_connection_however_many_subscriptions",
+)
+def connects_for_every_subscription(real: Any) -> Any:
+    """Each subscription has a connection of its own."""
+    places = itertools.count()
+    return lambda self, key: next(places)
+
+
+@mutant(
+    Base.REDIS,
+    SentinelDialer,
+    "_ask",
+    law="test_a_killed_primary_is_replaced_and_nothing_replicated_is_lost",
+)
+def asks_its_sentinel_once(real: Any) -> Any:
+    """Where the primary was at first is where it is looked for."""
+    known: list[tuple[str, int]] = []
+
+    async def ask(self: SentinelDialer, host: str, port: int) -> tuple[str, int]:
+        if not known:
+            known.append(await real(self, host, port))
+        return known[0]
+
+    return ask

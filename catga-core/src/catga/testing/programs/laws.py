@@ -199,16 +199,17 @@ def attempts_count_up(history: History) -> Iterator[str]:
     with one, an attempt is used up without a run. A replay begins anew."""
     copies = Counter(each.id for each in history.copies)
     exact = not history.drains
+    undisturbed = exact and not history.disturbances
     for (group, id_), runs in _by_group(history, 1, 2):
         if copies[id_] > 1:
             continue
         attempts = [run.attempt for run in runs]
-        if attempts[0] < 1 or (exact and not history.disturbances and attempts[0] != 1):
+        if attempts[0] < 1 or (undisturbed and attempts[0] != 1):
             yield f"{group} had {id_} first in attempt {attempts[0]}"
         anew = history.perhaps_replayed[group, id_]
         for before, after in pairwise(runs):
             more = after.attempt - before.attempt
-            if more <= 0 and anew and (after.attempt == 1 or not exact):
+            if more <= 0 and anew and (after.attempt == 1 or not undisturbed):
                 anew -= 1
                 continue
             # While this whole process stood still leases ended one after the other, and what came
