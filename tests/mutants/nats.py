@@ -249,7 +249,7 @@ def leaves_a_deleted_consumer_gone(real: Any) -> Any:
 def takes_silence_for_a_refusal_on_nats(real: Any) -> Any:
     """What a dying leader did not answer is told as refused, and not repeated."""
 
-    def missing(subject: str, why: Missing) -> Rejected:
-        return Rejected(PublishRejected(f"{subject}: {why.value}"))
+    def refused(subject: str, missing: Missing) -> Rejected:
+        return Rejected(PublishRejected(f"{subject}: {missing.value}"))
 
-    return missing
+    return refused
