@@ -167,7 +167,8 @@ class RetriesContract:
         failed = range(80)
         pause = stage.scaled(1.0)
         patience = {"backoff_base": pause, "backoff_cap": pause}
-        settings = {**stage.harness.small, **patience, "prefetch": 40, "attempts": 2}
+        more = {"prefetch": 40, "attempts": 2, "lease": 10.0}  # none ends while a machine stalls
+        settings = {**stage.harness.small, **patience, **more}
 
         async def fail(_number: int, _attempt: int) -> None:
             raise RuntimeError("not yet")
