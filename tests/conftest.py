@@ -1,3 +1,9 @@
 """What all tests share: laws that were not shown are listed in the report."""
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = ["catga.testing.report"]
+
+# How long an example takes says nothing on a machine that does other things too.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
