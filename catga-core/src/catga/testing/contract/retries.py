@@ -140,7 +140,7 @@ class RetriesContract:
         when there is more of it than the broker lets be in hand."""
         failed, good = range(150), range(1000, 1020)
         patience = {"backoff_base": 1000, "backoff_cap": 1000}  # no retry within this law
-        settings = {**stage.harness.small, **patience, "prefetch": 20, "attempts": 2}
+        settings = {**stage.harness.small, **patience, "prefetch": 20, "attempts": 2, "lease": 10.0}
 
         bus = stage.bus(settings=settings)
         tried: set[int] = set()

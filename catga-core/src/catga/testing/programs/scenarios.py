@@ -188,7 +188,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "effects_outlive_a_restart": Scenario(
         Program(
-            (Ask(0), Publish(2), Publish(2, a=("slow",)), Restart(), Again(0), Ask(0)),
+            (
+                *(Ask(0), Settle()),  # a request is refused while its server is away
+                *(Publish(2), Publish(2, a=("slow",)), Restart(), Again(0), Ask(0)),
+            ),
             effects=True,
         ),
         ("Restart", "completed", "answered", "answered again"),
