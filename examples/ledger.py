@@ -274,7 +274,7 @@ def show(report: Report, *, as_json: bool) -> None:
     """Print the report."""
     facts = {**attrs.asdict(report), "ok": report.ok}
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(facts))
         return
     table = Table(title=f"Ledger over {report.broker}: {'ok' if report.ok else 'NOT ok'}")
     table.add_column("")
