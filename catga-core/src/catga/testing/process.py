@@ -12,12 +12,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from catga.errors import ConfigurationError
+from catga.testing.running import Running
 
 __all__ = ["ServerProcess", "free_port", "named_servers"]
 
@@ -52,7 +52,7 @@ def named_servers(variable: str) -> dict[str, str | None]:
     return servers or {"installed": None}
 
 
-class ServerProcess(ABC):
+class ServerProcess(Running):
     """One server that was started here and is ended here, by its process id.
 
     A context manager. `kill` and `start` again keep the data: the folder lives until `stop`.
@@ -140,14 +140,3 @@ class ServerProcess(ABC):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()

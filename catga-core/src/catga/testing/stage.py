@@ -18,14 +18,17 @@ from catga.ground.tasks import TaskOwner
 from catga.model.qos import QualityOfService
 from catga.spi import (
     Ack,
+    Commit,
     Completion,
     Delivery,
+    Effects,
     InboxStore,
     Kind,
     Mode,
     Outgoing,
     PublishResult,
     Receipt,
+    Record,
     Runtime,
     Settle,
     SettleResult,
@@ -236,6 +239,14 @@ class Stage(Pace):
         """Settle one delivery (acknowledge, unless told otherwise), confirmed."""
         given = Ack() if outcome is None else outcome
         return (await self.wait(subscription.settle([Settle(delivery, given, confirm=True)])))[0]
+
+    async def commit(
+        self, member: Subscription, delivery: Delivery, message_id: str, effects: Effects
+    ) -> SettleResult:
+        """Record a message of type `Charge` as completed by `workers`, with its effects."""
+        record = Record(self.completion("Charge", message_id))
+        (result,) = await self.wait(member.commit([Commit(delivery, record, effects)]))
+        return result
 
     async def copies(self, type_: str) -> list[bytes]:
         """Return what the broker really stores for a type, read by a group that never was."""

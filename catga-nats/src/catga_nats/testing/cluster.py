@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.request import urlopen
 
-from catga.errors import ConfigurationError
-from catga.testing import free_port
+from catga.testing import Running, free_port, wait_until
 from catga_nats.testing.asking import ask
 from catga_nats.testing.server import NatsServer
 
@@ -18,10 +15,10 @@ __all__ = ["NatsCluster"]
 
 T = TypeVar("T")
 _PATIENCE = 20.0
-_PAUSE = 0.02
+_NEVER = "the cluster did not come to an agreement"
 
 
-class NatsCluster:
+class NatsCluster(Running):
     """Three nodes, `n1` to `n3`, each a `NatsServer`; a stream may have three replicas (R3).
 
     A context manager. Everything here blocks: from a coroutine, use `asyncio.to_thread`.
@@ -136,23 +133,5 @@ class NatsCluster:
         )
 
     def _until(self, condition: Callable[[], T | None]) -> T:
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                if found := condition():
-                    return found
-            except OSError:
-                pass  # no leader answers yet
-            time.sleep(_PAUSE)
-        raise ConfigurationError("the cluster did not come to an agreement")
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+        # An `OSError`: no leader answers yet.
+        return wait_until(condition, _PATIENCE, lambda: _NEVER, OSError)

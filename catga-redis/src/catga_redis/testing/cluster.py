@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
-from catga.errors import ConfigurationError
-from catga.testing import free_port
+from catga.testing import Running, free_port, wait_until
 from catga_redis.testing.server import RedisServer
 from redis import Redis
 
@@ -20,12 +17,12 @@ __all__ = ["RedisCluster"]
 
 T = TypeVar("T")
 _PATIENCE = 30.0
-_PAUSE = 0.02
+_NEVER = "the cluster did not come to an agreement"
 _SIZE = 3
 _BATCH = 100
 
 
-class RedisCluster:
+class RedisCluster(Running):
     """Three primaries that share the slots; with `replica`, a fourth server follows the first.
 
     A context manager. Everything here blocks: from a coroutine, use `asyncio.to_thread`.
@@ -168,26 +165,7 @@ class RedisCluster:
             ask(source, "MIGRATE", *where, "REPLACE", "KEYS", *keys)
 
     def _until(self, condition: Callable[[], T | None]) -> T:
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                if found := condition():
-                    return found
-            except RedisError:
-                pass  # not yet
-            time.sleep(_PAUSE)
-        raise ConfigurationError("the cluster did not come to an agreement")
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+        return wait_until(condition, _PATIENCE, lambda: _NEVER, RedisError)
 
 
 def ask(node: RedisServer, *command: Any) -> Any:

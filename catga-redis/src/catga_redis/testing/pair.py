@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from catga.errors import ConfigurationError
+from catga.testing import Running, wait_until
 from catga_redis.testing.server import RedisServer
 
 __all__ = ["RedisPair"]
@@ -17,7 +17,7 @@ _PATIENCE = 10.0
 _PAUSE = 0.01
 
 
-class RedisPair:
+class RedisPair(Running):
     """Two persistent servers, the second a replica of the first.
 
     A context manager. Replication is asynchronous: what the replica was not sent when `promote`
@@ -100,22 +100,10 @@ class RedisPair:
         return self.url
 
     def _until(self, words: bytes) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while words not in _ask(self.replica.port, b"INFO replication"):
-            if time.monotonic() > deadline:
-                raise ConfigurationError(f"the replica never said {words.decode()}")
-            time.sleep(_PAUSE)
+        def said() -> bool:
+            return words in _ask(self.replica.port, b"INFO replication")
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+        wait_until(said, _PATIENCE, lambda: f"the replica never said {words.decode()}")
 
 
 def _field(port: int, name: bytes) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from redis.exceptions import RedisError
 
-from catga.errors import ConfigurationError
-from catga.testing import ServerProcess
+from catga.testing import Running, ServerProcess, wait_until
 from catga_redis.testing.pair import RedisPair
 from catga_redis.testing.server import find_server
 from redis import Redis
@@ -18,11 +16,10 @@ from redis import Redis
 __all__ = ["RedisSentinel"]
 
 _PATIENCE = 30.0
-_PAUSE = 0.02
 _NAME = "orders"
 
 
-class RedisSentinel:
+class RedisSentinel(Running):
     """Three servers on loopback; one sentinel is enough to decide (quorum 1).
 
     A context manager. Everything here blocks: from a coroutine, use `asyncio.to_thread`.
@@ -65,28 +62,11 @@ class RedisSentinel:
             lambda: self.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", _NAME)[1] == port
         )
 
-    def _until(self, condition: Any) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                if condition():
-                    return
-            except RedisError:
-                pass  # not yet
-            if time.monotonic() > deadline:
-                raise ConfigurationError(f"the sentinel did not get there:\n{self.sentinel.log()}")
-            time.sleep(_PAUSE)
+    def _until(self, condition: Callable[[], object]) -> None:
+        def failure() -> str:
+            return f"the sentinel did not get there:\n{self.sentinel.log()}"
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+        wait_until(condition, _PATIENCE, failure, RedisError)
 
 
 class _Sentinel(ServerProcess):

@@ -10,7 +10,6 @@ from catga.engine.context import Context
 from catga.errors import CapabilityError, ConfigurationError
 from catga.model.capability import Capability
 from catga.spi import (
-    Commit,
     Conflict,
     Delivery,
     Done,
@@ -20,7 +19,6 @@ from catga.spi import (
     Kind,
     Lost,
     Mode,
-    Record,
     SettleResult,
     Subscription,
     Transport,
@@ -180,7 +178,7 @@ class AtomicContract:
         values = [b"", bytes(range(256)), *(b"%d" % n for n in range(len(keys) - 2))]
         assert await _read(stage, keys) == [Found(None, "")] * len(keys)
         written = Effects({}, dict(zip(keys, values, strict=True)))
-        assert await _commit(stage, member, delivery, "m-1", written) == Done()
+        assert await stage.commit(member, delivery, "m-1", written) == Done()
         assert [found.value for found in await _read(stage, keys)] == values
         others = [
             EffectKey(stage.namespace, "audit", "Charge", "plain"),
@@ -188,7 +186,7 @@ class AtomicContract:
         ]
         assert [found.value for found in await _read(stage, others)] == [None, None]
         gone = Effects({}, {keys[1]: None, keys[2]: b"new"})
-        assert await _commit(stage, member, second, "m-2", gone) == Done()
+        assert await stage.commit(member, second, "m-2", gone) == Done()
         left = [found.value for found in await _read(stage, keys[:3])]
         assert left == [values[0], None, b"new"]
         await transport.close()
@@ -201,16 +199,16 @@ class AtomicContract:
         read, other = _key(stage, "read"), _key(stage, "other")
         (before,) = await _read(stage, [read])
         changed = Effects({read: before}, {read: b"1"})
-        assert await _commit(stage, member, one, "m-1", changed) == Done()
+        assert await stage.commit(member, one, "m-1", changed) == Done()
         stale = Effects({read: before}, {other: b"x", read: b"2"})
-        assert await _commit(stage, member, two, "m-2", stale) == Conflict()
+        assert await stage.commit(member, two, "m-2", stale) == Conflict()
         assert [found.value for found in await _read(stage, [read, other])] == [b"1", None]
         inbox = transport.inbox
         assert inbox is not None
         keys = [stage.completion("Charge", name) for name in ("m-1", "m-2")]
         assert await stage.wait(inbox.completed(keys)) == [True, False]
         fresh = Effects({read: (await _read(stage, [read]))[0]}, {other: b"x"})
-        assert await _commit(stage, member, two, "m-2", fresh) == Done()
+        assert await stage.commit(member, two, "m-2", fresh) == Done()
         assert [found.value for found in await _read(stage, [read, other])] == [b"1", b"x"]
 
     @law(qos=2, needs=[Capability.ATOMIC])
@@ -218,10 +216,10 @@ class AtomicContract:
         """QoS 2, second law: no lease is needed: who comes second finds the record there."""
         _, first, (one, copy) = await _held(stage, 2)
         key = _key(stage, "balance")
-        done = await _commit(stage, first, one, "m-1", Effects({}, {key: b"first"}))
+        done = await stage.commit(first, one, "m-1", Effects({}, {key: b"first"}))
         assert isinstance(done, Done)
         assert not done.before
-        late = await _commit(stage, first, copy, "m-1", Effects({}, {key: b"second"}))
+        late = await stage.commit(first, copy, "m-1", Effects({}, {key: b"second"}))
         assert isinstance(late, Done)
         assert late.before
         assert [found.value for found in await _read(stage, [key])] == [b"first"]
@@ -236,10 +234,10 @@ class AtomicContract:
         owner = await stage.member(await stage.transport(), "Charge")
         (taken,) = await stage.receive(owner, 1)
         key = _key(stage, "balance")
-        lost = await _commit(stage, late, held, "m-1", Effects({}, {key: b"late"}))
+        lost = await stage.commit(late, held, "m-1", Effects({}, {key: b"late"}))
         assert lost == Lost()
         assert [found.value for found in await _read(stage, [key])] == [None]
-        done = await _commit(stage, owner, taken, "m-1", Effects({}, {key: b"owner"}))
+        done = await stage.commit(owner, taken, "m-1", Effects({}, {key: b"owner"}))
         assert done == Done()
         assert [found.value for found in await _read(stage, [key])] == [b"owner"]
 
@@ -261,7 +259,7 @@ class AtomicContract:
             proxy.cut_at_write(1, "after" if when == "after" else "before")
             result: SettleResult = Unknown(CapabilityError("not tried yet"))
             while isinstance(result, Unknown):
-                result = await _commit(stage, member, delivery, f"m-{number}", effects)
+                result = await stage.commit(member, delivery, f"m-{number}", effects)
                 await stage.pass_time(0.1)
             assert result == Done()
             proxy.heal()
@@ -274,7 +272,7 @@ class AtomicContract:
         transport, member, (delivery,) = await _held(stage, 1)
         key = _key(stage, "balance")
         written = Effects({key: Found(None, "")}, {key: b"1"})
-        assert await _commit(stage, member, delivery, "m-1", written) == Done()
+        assert await stage.commit(member, delivery, "m-1", written) == Done()
         await transport.close()
         assert stage.harness.restart is not None
         await stage.harness.restart()
@@ -297,14 +295,6 @@ async def _held(stage: Stage, count: int) -> tuple[Transport, Subscription, Sequ
 
 def _key(stage: Stage, name: str) -> EffectKey:
     return EffectKey(stage.namespace, "workers", "Charge", name)
-
-
-async def _commit(
-    stage: Stage, member: Subscription, delivery: Delivery, message_id: str, effects: Effects
-) -> SettleResult:
-    record = Record(stage.completion("Charge", message_id))
-    (result,) = await stage.wait(member.commit([Commit(delivery, record, effects)]))
-    return result
 
 
 async def _read(stage: Stage, keys: Sequence[EffectKey]) -> list[Found]:

@@ -11,7 +11,6 @@ from catga.engine.context import Context
 from catga.errors import CapabilityError, ConfigurationError
 from catga.model.capability import Capability
 from catga.spi import (
-    Commit,
     Conflict,
     Delivery,
     Done,
@@ -21,7 +20,6 @@ from catga.spi import (
     Kind,
     Lost,
     Mode,
-    Record,
     SettleResult,
     Subscription,
     Transport,
@@ -182,11 +180,11 @@ class OutgoingContract:
         _, member, (one, two) = await _held(stage, 2)
         key = EffectKey(stage.namespace, "workers", "Charge", "read")
         first = Effects({key: Found(None, "")}, {key: b"1"}, [stage.out("Paid", b"1", qos=2)])
-        assert await _commit(stage, member, one, "m-1", first) == Done()
+        assert await stage.commit(member, one, "m-1", first) == Done()
         stale = Effects({key: Found(None, "")}, {key: b"2"}, [stage.out("Paid", b"2", qos=2)])
-        assert await _commit(stage, member, two, "m-2", stale) == Conflict()
+        assert await stage.commit(member, two, "m-2", stale) == Conflict()
         third = Effects({}, {}, [stage.out("Paid", b"3", qos=2)])
-        assert await _commit(stage, member, two, "m-2", third) == Done()
+        assert await stage.commit(member, two, "m-2", third) == Done()
         assert await _bodies(stage, 2) == [b"1", b"3"]
 
     @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
@@ -200,11 +198,11 @@ class OutgoingContract:
         owner = await stage.member(other, "Charge")
         (taken,) = await stage.receive(owner, 1)
         words = [Effects({}, {}, [stage.out("Paid", b"%d" % n, qos=2)]) for n in range(3)]
-        assert await _commit(stage, late, held, "m-1", words[0]) == Lost()
-        assert await _commit(stage, owner, taken, "m-1", words[1]) == Done()
+        assert await stage.commit(late, held, "m-1", words[0]) == Lost()
+        assert await stage.commit(owner, taken, "m-1", words[1]) == Done()
         await stage.store(stage.anchor, stage.out("Charge", b"copy", qos=2))
         (copy,) = await stage.receive(owner, 1)
-        again = await _commit(stage, owner, copy, "m-1", words[2])
+        again = await stage.commit(owner, copy, "m-1", words[2])
         assert isinstance(again, Done)
         assert again.before
         assert await _bodies(stage, 1) == [b"1"]
@@ -218,11 +216,11 @@ class OutgoingContract:
         await stage.store(transport, before)
         for name, delivery in (("m-1", one), ("m-2", two)):
             effects = Effects({}, {}, [same, before])
-            assert await _commit(stage, member, delivery, name, effects) == Done()
+            assert await stage.commit(member, delivery, name, effects) == Done()
         last = stage.out("Paid", b"last", qos=2)
         await stage.store(transport, stage.out("Charge", b"more", qos=2))
         (third,) = await stage.receive(member, 1)
-        assert await _commit(stage, member, third, "m-3", Effects({}, {}, [last])) == Done()
+        assert await stage.commit(member, third, "m-3", Effects({}, {}, [last])) == Done()
         assert await _bodies(stage, 3) == [b"before", b"same", b"last"]
 
     @law(qos=2, needs=[Capability.ATOMIC_PUBLISH, Ability.CUT])
@@ -242,7 +240,7 @@ class OutgoingContract:
             proxy.cut_at_write(1, "after" if when == "after" else "before")
             result: SettleResult = Unknown(CapabilityError("not tried yet"))
             while isinstance(result, Unknown):
-                result = await _commit(stage, member, delivery, f"m-{number}", effects)
+                result = await stage.commit(member, delivery, f"m-{number}", effects)
                 await stage.pass_time(0.1)
             assert result == Done()
             proxy.heal()
@@ -257,7 +255,7 @@ class OutgoingContract:
         and the broker ended at that moment."""
         transport, member, (delivery,) = await _held(stage, 1)
         effects = Effects({}, {}, [stage.out("Paid", b"%d" % n, qos=2) for n in range(3)])
-        assert await _commit(stage, member, delivery, "m-1", effects) == Done()
+        assert await stage.commit(member, delivery, "m-1", effects) == Done()
         await transport.close()
         assert stage.harness.restart is not None
         await stage.harness.restart()
@@ -275,14 +273,6 @@ async def _held(stage: Stage, count: int) -> tuple[Transport, Subscription, Sequ
     member = await transport.subscribe(source)
     await stage.store(transport, *(stage.out("Charge", b"%d" % n, qos=2) for n in range(count)))
     return transport, member, await stage.receive(member, count)
-
-
-async def _commit(
-    stage: Stage, member: Subscription, delivery: Delivery, message_id: str, effects: Effects
-) -> SettleResult:
-    record = Record(stage.completion("Charge", message_id))
-    (result,) = await stage.wait(member.commit([Commit(delivery, record, effects)]))
-    return result
 
 
 async def _bodies(stage: Stage, count: int, via: Transport | None = None) -> list[bytes]:

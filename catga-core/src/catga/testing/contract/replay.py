@@ -152,14 +152,7 @@ class ReplayContract:
             await bus.publish(Charged(1))
             (found,) = await parked(stage, bus, 1, "Charged")
             ready = True
-            await _replay(stage, bus, found)
-            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 1)
-            elsewhere = attrs.evolve(letter_in(found), sequence=f"{letter_in(found).sequence}0")
-            await stage.store(stage.anchor, elsewhere.outgoing("law"))
-            (another,) = await stage.wait(letters_of(bus))
-            (result,) = await _replay(stage, bus, another)
-            assert result.fate is Fate.DONE
-            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
+            await _replay_two_copies(stage, bus, found)
             await stage.pass_time(0.5)
             assert await stage.wait(letters_of(bus)) == []
         assert heard.calls == [(1, 1), (1, 1)]
@@ -182,13 +175,7 @@ class ReplayContract:
             await bus.publish(Charged(1))
             (found,) = await parked(stage, bus, 1, "Charged")
             ready = True
-            await _replay(stage, bus, found)
-            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 1)
-            elsewhere = attrs.evolve(letter_in(found), sequence=f"{letter_in(found).sequence}0")
-            await stage.store(stage.anchor, elsewhere.outgoing("law"))
-            (another,) = await stage.wait(letters_of(bus))
-            await _replay(stage, bus, another)
-            await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
+            await _replay_two_copies(stage, bus, found)
             assert stage.anchor.effects is not None
             key = EffectKey(stage.namespace, "law", "Charged", "count")
             (count,) = await stage.wait(stage.anchor.effects.read([key]))
@@ -235,6 +222,18 @@ class ReplayContract:
             assert {each.place for each in left} == {
                 place for place, fate in fates.items() if fate is Fate.REFUSED
             }
+
+
+async def _replay_two_copies(stage: Stage, bus: Bus, found: FoundLetter) -> None:
+    """Replay a charge, then a letter of another copy of it, each until it is acknowledged."""
+    await _replay(stage, bus, found)
+    await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 1)
+    elsewhere = attrs.evolve(letter_in(found), sequence=f"{letter_in(found).sequence}0")
+    await stage.store(stage.anchor, elsewhere.outgoing("law"))
+    (another,) = await stage.wait(letters_of(bus))
+    (result,) = await _replay(stage, bus, another)
+    assert result.fate is Fate.DONE
+    await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
 
 
 async def _replay(stage: Stage, bus: Bus, *found: FoundLetter) -> list[Result]:
