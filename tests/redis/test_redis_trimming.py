@@ -28,9 +28,11 @@ YOUNG = 0.3
 """Seconds of retention, and of W."""
 
 
-async def member_of(bench: Lab, type_: str, group: str, keep: float = YOUNG) -> Subscription:
+async def member_of(
+    bench: Lab, type_: str, group: str, keep: float = YOUNG, reclaim: timedelta = QUICK
+) -> Subscription:
     """A member whose trimmer is quick."""
-    transport = await bench.transport(reclaim_interval=QUICK, trim_interval=QUICK)
+    transport = await bench.transport(reclaim_interval=reclaim, trim_interval=QUICK)
     source = Source(NAMESPACE, type_, group, durable=True)
     await transport.prepare(topology(source, window=YOUNG, retention=keep), Mode.CREATE)
     return await transport.subscribe(source)
@@ -171,5 +173,18 @@ def test_own_streams_are_trimmed_and_dead_letters_never(server: RedisServer) -> 
             await until(lambda: _length(client, "{law:Own}:to:workers", 1))
             await until(lambda: _length(client, "{law:Own}:redo:workers", 1))
             assert await client.xlen("{law:Own}:dead:workers") == 3
+
+    asyncio.run(law())
+
+
+def test_a_member_that_always_has_to_reclaim_trims_too(server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            # One reclaim takes longer than what lies between two: as behind a slow disk.
+            busy = await member_of(bench, "Busy", "quick", reclaim=timedelta(microseconds=1))
+            publisher = await bench.transport()
+            accepted(await publisher.publish([out("Busy") for _ in range(3)]))
+            await settle(busy, await gather_deliveries(busy, 3))
+            await until(lambda: _length(client, "{law:Busy}:log:0", 1))
 
     asyncio.run(law())

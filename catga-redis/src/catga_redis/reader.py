@@ -226,15 +226,18 @@ class GroupReader:
             self._reclaim_wake.clear()
             now = self._clock.monotonic()
             due = [each for each in self._subscriptions if each.next_reclaim <= now]
-            if due and self._line.connected:
+            reclaims = bool(due) and self._line.connected
+            if reclaims:
                 async with self._taking:
                     await asyncio.gather(*(each.reclaim() for each in due))
                 if any(each.unseen for each in due):
                     self._unblock()
-                continue
-            if self._subscriptions and self._trimmer.next <= now:
+            # Both in one turn: a reclaim may take longer than what lies between two of them.
+            trims = bool(self._subscriptions) and self._trimmer.next <= now
+            if trims:
                 streams = [stream for each in self._subscriptions for stream in each.streams]
                 await self._trimmer.trim(streams, self.jitter())
+            if reclaims or trims:
                 continue
             times = [each.next_reclaim - now for each in self._subscriptions]
             times += [self._trimmer.next - now] if times else []
