@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -11,7 +12,6 @@ import pytest
 
 from bus.bus_kit import Fast, Once, Order, Place, eventually, keep, run, settled
 from catga import Bus, ConnectionLost, Event
-from catga.testing import ServerProcess
 
 MANY = 6000
 QUICK_LEASE = {"lease": 2}
@@ -25,24 +25,26 @@ def hurt(brokered: Place) -> Any:
         yield attrs.evolve(brokered, server=server)
 
 
-async def kill_and_start(server: ServerProcess | None) -> None:
-    assert server is not None
-    await asyncio.to_thread(server.kill)
-    await asyncio.to_thread(server.start)
-
-
 def test_killed_in_the_middle_nothing_accepted_is_lost_and_qos_2_is_not_repeated(
     hurt: Place,
 ) -> None:
     async def law() -> None:
         consumer = hurt.bus(settings=QUICK_LEASE)
         ones, twos = keep(consumer, Order), keep(consumer, Once)
-        messages: list[Event] = [(Once if n % 2 else Order)(n) for n in range(MANY)]
+        assert hurt.server is not None
+        server, killed = hurt.server, asyncio.Event()
+
+        def messages() -> Iterator[Event]:
+            for number in range(MANY):
+                if number == MANY // 2:
+                    server.kill()  # by the hand that publishes: surely in the middle
+                    killed.set()
+                yield (Once if number % 2 else Order)(number)
+
         async with consumer, hurt.bus(consume=False, publishes=[Order, Once]) as publisher:
-            publishing = asyncio.create_task(publisher.publish_many(messages))
-            await eventually(lambda: len(ones) + len(twos) > MANY // 10)
-            assert not publishing.done()
-            await kill_and_start(hurt.server)
+            publishing = asyncio.create_task(publisher.publish_many(messages()))
+            await killed.wait()
+            await asyncio.to_thread(server.start)
             summary = await publishing
             failed = {position for position, _ in summary.failures}
             accepted = set(range(MANY)) - failed
