@@ -29,7 +29,9 @@ def test_killed_in_the_middle_nothing_accepted_is_lost_and_qos_2_is_not_repeated
     hurt: Place,
 ) -> None:
     async def law() -> None:
-        consumer = hurt.bus(settings=QUICK_LEASE)
+        # Longer than the server is away: what was handled and could not be recorded within its
+        # lease may be handled again.
+        consumer = hurt.bus(settings={"lease": 10})
         ones, twos = keep(consumer, Order), keep(consumer, Once)
         assert hurt.server is not None
         server, killed = hurt.server, asyncio.Event()
@@ -49,7 +51,7 @@ def test_killed_in_the_middle_nothing_accepted_is_lost_and_qos_2_is_not_repeated
             failed = {position for position, _ in summary.failures}
             accepted = set(range(MANY)) - failed
             assert summary.accepted == len(accepted)
-            await eventually(lambda: accepted <= {*ones, *twos}, 20)
+            await eventually(lambda: accepted <= {*ones, *twos}, 40)
             async with hurt.outside() as outside:
                 await settled(outside, "Order", "tests")
                 await settled(outside, "Once", "tests")
@@ -57,7 +59,7 @@ def test_killed_in_the_middle_nothing_accepted_is_lost_and_qos_2_is_not_repeated
         assert not failed, "the server was back long before the publish deadline"
         assert [number for number, times in Counter(twos).items() if times > 1] == []
 
-    run(law, 60)
+    run(law, 90)
 
 
 def test_a_stored_publish_waits_for_the_server_and_qos_0_says_that_it_is_gone(hurt: Place) -> None:

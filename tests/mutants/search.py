@@ -23,7 +23,7 @@ __all__ = ["MOST_STEPS", "length", "search", "violations"]
 MOST_STEPS = 10
 """A program that kills in memory must shrink to no more."""
 _PROGRAMS = 400
-_SECONDS = 60.0
+_SECONDS = 120.0
 _SEARCH = settings(
     max_examples=_PROGRAMS,
     database=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import zip_longest
 
 import attrs
 
@@ -123,21 +124,29 @@ def _examine(number: int) -> tuple[tuple[Trial, ...], Trial | None]:
 def kill_table(wanted: Sequence[Mutant]) -> Iterator[Row | tuple[Base, tuple[Trial, ...]]]:
     """Try everything out; yield what is right first, base by base, then the mutants."""
     bases = sorted({mutant.base for mutant in wanted})
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    # Half of them wait for leases of a real server, so that more fit than there are processors.
+    with ProcessPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         right = {base: pool.submit(_examine_right, base) for base in bases}
-        wrong = [
-            (mutant, pool.submit(_examine, MUTANTS.index(mutant)))
-            for mutant in sorted(wanted, key=lambda each: not each.base.broker)
-        ]
+        wrong = {
+            mutant.name: pool.submit(_examine, MUTANTS.index(mutant)) for mutant in _mixed(wanted)
+        }
         sound: Mapping[Base, frozenset[str]] = {
             base: frozenset(t.law for t in future.result() if t.outcome is Outcome.KEPT)
             for base, future in right.items()
         }
         for base, future in right.items():
             yield base, future.result()
-        for mutant, tried in wrong:
-            trials, program = tried.result()
+        for mutant in wanted:
+            trials, program = wrong[mutant.name].result()
             yield Row(mutant, trials, sound[mutant.base], program)
+
+
+def _mixed(wanted: Sequence[Mutant]) -> Iterator[Mutant]:
+    """Yield in turns what waits for a server and what computes."""
+    waits = [mutant for mutant in wanted if mutant.base.broker]
+    computes = [mutant for mutant in wanted if not mutant.base.broker]
+    for pair in zip_longest(waits, computes):
+        yield from filter(None, pair)
 
 
 def show(rows: Sequence[Row], *, everything: bool) -> Iterator[str]:
