@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from redis_kit import (
@@ -123,6 +124,22 @@ def test_a_lost_reply_is_unknown_and_its_repeat_stores_nothing_new(
             await until(stored)
             assert (await publish_through(transport, messages[1])).duplicate
             assert await client.xlen("{law:Reply}:log:0") == 2
+
+    asyncio.run(law())
+
+
+def test_nothing_is_written_on_a_socket_that_has_gone(server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(server) as bench:
+            transport = await bench.transport()
+            await transport.publish([out("Gone")])
+            line: Any = transport._session.line(b"{law:Gone}:log:0")
+            # As when the other side resets it: known to the loop, not yet to the client.
+            line._connection._writer.transport.abort()
+            (result,) = await transport.publish([out("Gone")])
+            assert isinstance(result, Rejected), "surely not stored"
+            assert result.transient
+            await publish_through(transport, out("Gone"))
 
     asyncio.run(law())
 

@@ -157,22 +157,22 @@ def test_an_ephemeral_group_whose_process_died_holds_nothing_for_ever(
 def test_own_streams_are_trimmed_and_dead_letters_never(server: RedisServer) -> None:
     async def law() -> None:
         async with lab(server) as bench, admin(server) as client:
-            own = await member_of(bench, "Own", "workers")
+            own = await member_of(bench, "OwnStreams", "workers")
             publisher = await bench.transport()
             kinds = (Kind.TO, Kind.REDO, Kind.DEAD)
             accepted(
                 await publisher.publish(
                     [
-                        out("Own", kind.value.encode(), kind=kind, group="workers")
+                        out("OwnStreams", kind.value.encode(), kind=kind, group="workers")
                         for kind in kinds
                         for _ in range(3)
                     ]
                 )
             )
             await settle(own, await gather_deliveries(own, 6))
-            await until(lambda: _length(client, "{law:Own}:to:workers", 1))
-            await until(lambda: _length(client, "{law:Own}:redo:workers", 1))
-            assert await client.xlen("{law:Own}:dead:workers") == 3
+            await until(lambda: _length(client, "{law:OwnStreams}:to:workers", 1))
+            await until(lambda: _length(client, "{law:OwnStreams}:redo:workers", 1))
+            assert await client.xlen("{law:OwnStreams}:dead:workers") == 3
 
     asyncio.run(law())
 

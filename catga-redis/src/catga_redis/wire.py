@@ -209,6 +209,9 @@ class Wire(Line):
             connection = self._connection
             if connection is None or not connection.is_connected:
                 continue  # what was in there has failed already, or is about to
+            if _is_lost(connection):
+                self._break(connection, RedisConnectionError("the connection is lost"))
+                continue
             for request in output:
                 request.sent = True
             try:
@@ -329,6 +332,16 @@ class Wire(Line):
 
     def _emit(self, kind: EventKind, detail: str) -> None:
         self._runtime.emit(TransportEvent(kind, f"{self._role}: {detail}"))
+
+
+def _is_lost(connection: Connection) -> bool:
+    """Say whether the socket has gone though the connection does not know it yet.
+
+    The client writes with `writelines`, which in CPython 3.12 and 3.13 watches the number of a
+    socket that was lost, and then breaks whatever has that number next.
+    """
+    writer = getattr(connection, "_writer", None)
+    return writer is None or writer.transport.is_closing()
 
 
 def _replies_there(connection: Connection) -> Iterator[Any]:

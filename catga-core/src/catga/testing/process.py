@@ -58,7 +58,7 @@ class ServerProcess(Running):
     A context manager. `kill` and `start` again keep the data: the folder lives until `stop`.
     """
 
-    ready_seconds = 10.0
+    ready_seconds = 30.0
     """How long a start may take."""
 
     def __init__(self) -> None:
@@ -88,9 +88,10 @@ class ServerProcess(Running):
 
     def start(self) -> Self:
         """Start (again) on the same folder and port; returns once it answers."""
+        command = self.command()
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the command of this class
-                self.command(),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -102,7 +103,7 @@ class ServerProcess(Running):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 words = self.log()[-2000:]
                 self.stop()
-                raise ConfigurationError(f"the server {self.command()[0]} did not start:\n{words}")
+                raise ConfigurationError(f"the server {command[0]} did not start:\n{words}")
             time.sleep(0.01)
         return self
 

@@ -140,7 +140,9 @@ class LimitsContract:
         await stage.until(
             lambda: any(each.kind is EventKind.SLOW_CONSUMER for each in stage.events)
         )
-        assert (await receiver.health()).ok  # a round trip: everything has arrived
+        # A round trip of each: everything has reached the broker, and come from there.
+        assert (await sender.health()).ok
+        assert (await receiver.health()).ok
         found: list[bytes] = []
         while batch := await stage.wait(listener.receive(1000, stage.scaled(0.5))):
             found += [each.body for each in batch]
