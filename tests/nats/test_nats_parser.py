@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from catga_nats.parser import OnePassParser
+from catga_nats.parser import Message, OnePassParser
 
 _WORD = st.sampled_from([b"a", b"$JS.ACK.s.c.1.2.3.4.0", b"catga.log.T.0", "größe".encode()])
 _BODY = st.sampled_from([b"", b"x", b"\r\n", b"MSG a 1 2\r\nhi\r\n", b"+OK\r\n", b"y" * 5000])
@@ -41,20 +42,14 @@ _SAID = st.one_of(
 
 
 class _Heard:
-    """A client that notes what it is told; every second message takes more than a call."""
+    """A client that notes what it is told."""
 
     def __init__(self) -> None:
         self.words: list[tuple[Any, ...]] = []
-        self._calls = 0
 
-    def hand_over(self, *message: Any) -> bool:
-        self._calls += 1
-        if self._calls % 2:
-            self.words.append(message)
-        return bool(self._calls % 2)
-
-    async def take_in(self, *message: Any) -> None:
-        self.words.append(message)
+    async def hand_over(self, sid: int, run: Sequence[Message]) -> None:
+        assert run
+        self.words += [(sid, each.subject, each.reply, each.data, each.head) for each in run]
 
     async def _process_msg(self, *message: Any) -> None:
         self.words.append((*message[:-1], message[-1] or b""))
@@ -87,13 +82,50 @@ def test_it_hears_what_the_clients_own_parser_hears(said: list[bytes], cuts: lis
     asyncio.run(law())
 
 
-@pytest.mark.parametrize(
-    "nonsense",
-    [b"NONSENSE\r\n", b"MSG a\r\n", b"MSG a b 3\r\n", b"MSG a 1 r r 3\r\n", b"HMSG a 1 x 3\r\n"],
+@given(st.integers(2, 6))
+def test_messages_to_one_subscription_come_together_and_in_order(count: int) -> None:
+    async def law() -> None:
+        runs: list[tuple[int, int]] = []
+
+        class Counts(_Heard):
+            async def hand_over(self, sid: int, run: Sequence[Message]) -> None:
+                runs.append((sid, len(run)))
+
+        one, other = _message(b"a", 1, b"", b"x"), _headed(b"a", 2, b"", b"NATS/1.0\r\n\r\n", b"x")
+        await OnePassParser(Counts()).parse(one * count + other * count + one + b"PING\r\n" + one)
+        assert runs == [(1, count), (2, count), (1, 1), (1, 1)]
+
+    asyncio.run(law())
+
+
+_NONSENSE = (
+    b"NONSENSE\r\n",
+    b"\r\n",
+    b"MSG a\r\n",
+    b"MSG a b 3\r\n",
+    b"MSG a 1 x\r\n",
+    b"MSG a 1 r r 3\r\n",
+    b"HMSG\r\n",
+    b"HMSG a 1 x 3\r\n",
+    b"HMSG a 1 3\r\n",
 )
+
+
+@pytest.mark.parametrize("nonsense", _NONSENSE)
 def test_what_no_server_says_is_an_error(nonsense: bytes) -> None:
     with pytest.raises(ProtocolError):
         asyncio.run(_hear(OnePassParser, nonsense, []))
+
+
+@pytest.mark.parametrize("nonsense", _NONSENSE)
+def test_what_came_before_nonsense_is_handed_over(nonsense: bytes) -> None:
+    async def law() -> None:
+        heard = _Heard()
+        with pytest.raises(ProtocolError):
+            await OnePassParser(heard).parse(_message(b"a", 1, b"", b"x") + nonsense)
+        assert heard.words == [(1, b"a", b"", b"x", b"")]
+
+    asyncio.run(law())
 
 
 def test_a_new_connection_begins_anew() -> None:

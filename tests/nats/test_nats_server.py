@@ -99,9 +99,9 @@ def test_a_server_that_is_too_old_is_refused_by_version() -> None:
 
 
 def test_ack_subjects_are_read_with_and_without_a_domain() -> None:
-    assert ack_tokens("$JS.ACK.s-log.g=T.3.17.9.1700000000000000000.5") == (3, "17")
-    assert ack_tokens("$JS.ACK.hub.AbC1.s-log.g=T.3.17.9.1700000000000000000.5.xYz") == (3, "17")
-    assert ack_tokens("$JS.ACK.hub.AbC1.s-log.g=T.3.17.9.1700000000000000000.5") == (3, "17")
+    assert ack_tokens(b"$JS.ACK.s-log.g=T.3.17.9.1700000000000000000.5") == (3, "17")
+    assert ack_tokens(b"$JS.ACK.hub.AbC1.s-log.g=T.3.17.9.1700000000000000000.5.xYz") == (3, "17")
+    assert ack_tokens(b"$JS.ACK.hub.AbC1.s-log.g=T.3.17.9.1700000000000000000.5") == (3, "17")
 
 
 def test_without_jetstream_only_qos_0_is_offered(binary: str | None) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import attrs
 import msgspec
-from nats.aio.msg import Msg
 
 from catga.errors import ConnectionLost, PayloadTooLarge, TransportError
 from catga_nats.api import JetStreamApi
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, api_failure, missing_error
 from catga_nats.mux import Batch, Missing, Series
+from catga_nats.parser import Message
 
 __all__ = ["DELETED", "Bucket", "Entry"]
 
@@ -144,7 +144,7 @@ class Bucket:
             return None
         return dict(self._direct(message) for message in series.messages)
 
-    def _direct(self, message: Msg) -> tuple[str, Entry]:
+    def _direct(self, message: Message) -> tuple[str, Entry]:
         headers = message.headers or {}
         written = _time(headers["Nats-Time-Stamp"])
         deleted = _OPERATION in headers

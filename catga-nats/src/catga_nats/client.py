@@ -11,21 +11,21 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error, StaleConnectionError
 
 from catga_nats.headers import MESSAGE_ID
-from catga_nats.parser import OnePassParser
+from catga_nats.parser import Message, OnePassParser
 
-__all__ = ["ClearTextError", "GuardedClient", "OnMessage", "Sent"]
+__all__ = ["ClearTextError", "GuardedClient", "OnMessages", "Sent"]
 
-OnMessage = Callable[[Msg], None]
+OnMessages = Callable[[Sequence[Message]], None]
+"""Takes in what came together; it must not raise."""
 Sent: TypeAlias = tuple[str, bytes, str]
 """Subject, payload, and where the answer goes, if one is wanted."""
 
@@ -47,13 +47,6 @@ def _says_nothing(headers: bytes) -> bool:
     return headers.startswith(_OWN_HEADER) and headers.count(b"\r\n") == 3
 
 
-def _give(sink: OnMessage, message: Msg) -> None:
-    try:
-        sink(message)
-    except Exception:  # it would end the reader
-        _log.exception("a message on %s could not be taken in", message.subject)
-
-
 class GuardedClient(Client):
     """A connection that never goes deaf, never sends in clear what was meant for TLS, never keeps
     messages for later."""
@@ -64,7 +57,7 @@ class GuardedClient(Client):
         self._tries: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         """The tasks that connect again, the one of now and those before it."""
         self._ps = OnePassParser(self)
-        self._sinks: dict[int, OnMessage] = {}
+        self._sinks: dict[int, OnMessages] = {}
         self._statuses: dict[bytes, dict[str, str] | None] = {}
 
     @staticmethod
@@ -137,11 +130,11 @@ class GuardedClient(Client):
         return self.is_connected
 
     async def subscribe_all(
-        self, subject: str, on_message: OnMessage, queue: str = ""
+        self, subject: str, on_messages: OnMessages, queue: str = ""
     ) -> Subscription:
-        """Subscribe without the client's own queue, task and limits: each message goes straight to
-        `on_message`, which bounds by itself."""
-        self._sinks[self._sid + 1] = on_message  # the number `subscribe` is about to take
+        """Subscribe without the client's own queue, task and limits: messages go straight to
+        `on_messages`, as many as came together, which bounds by itself."""
+        self._sinks[self._sid + 1] = on_messages  # the number `subscribe` is about to take
         return await self.subscribe(subject, queue)
 
     async def unsubscribe_gently(self, subscription: Subscription, timeout: float) -> None:
@@ -225,59 +218,35 @@ class GuardedClient(Client):
                 raise ClearTextError("TLS was asked for and the server speaks in clear: refused")
         return super()._connect_command()
 
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        # One subject that is not UTF-8 ends the reader otherwise.
-        return self.msg_class(
-            subject=subject.decode("utf-8", "surrogateescape"),
-            reply=reply.decode("utf-8", "surrogateescape"),
-            data=data,
-            headers=headers,
-            _client=self,
-            _sid=sid,
-        )
-
-    def hand_over(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> bool:
-        """Give a message to whoever listens; False when that takes more than a call (`take_in`).
+    async def hand_over(self, sid: int, run: Sequence[Message]) -> None:
+        """Give messages to whoever listens.
 
         The client's queue, task and books for each message take as long as all of the engine.
         """
         sink = self._sinks.get(sid)
         if sink is None:
-            return False
-        read = None
-        if headers and not _says_nothing(headers):
-            read = self._statuses.get(headers)
-            if read is None:
-                return False
-        _give(sink, self._build_message(sid, subject, reply, data, read))
-        return True
-
-    async def take_in(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        """Read the headers of a message and give it to whoever listens."""
-        sink = self._sinks.get(sid)
-        if sink is None:
-            await self._process_msg(sid, subject, reply, data, headers)
+            for each in run:
+                await self._process_msg(sid, each.subject, each.reply, each.data, each.head)
             return
-        read = await self._process_headers(headers)
-        _give(sink, self._build_message(sid, subject, reply, data, read))
+        for each in run:
+            if each.head and not _says_nothing(each.head):
+                each.headers = await self._process_headers(each.head)
+        try:
+            sink(run)
+        except Exception:  # it would end the reader
+            _log.exception("messages on %r could not be taken in", run[0].subject)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self._sinks.pop(sid, None)
         super()._remove_sub(sid, max_msgs)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        # One malformed header block ends the reader otherwise. The body is still delivered: only
-        # who sees a message can park it.
-        if not headers or _says_nothing(headers):
-            return None
         # A status alone ("404 Message Not Found") is read once: of a thousand look-ups almost all
         # are answered by the same one.
+        if headers in self._statuses:
+            return self._statuses[headers]
+        # One malformed header block ends the reader otherwise. The body is still delivered: only
+        # who sees a message can park it.
         try:
             read = await super()._process_headers(headers)
         except Exception as error:

@@ -6,17 +6,16 @@ bucket's age comes up to a second late, and a watch does not tell of it (nats-se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-
-from nats.aio.msg import Msg
 
 from catga.errors import DecodeError
 from catga.spi import EventKind, Mode, NodeRecord, NodeStore, Sighting, Snapshot
 from catga_nats import names
 from catga_nats.bucket import DELETED, Bucket, Entry
 from catga_nats.connection import Connection
+from catga_nats.parser import Message
 from catga_nats.provisioning import Provisioner
 
 __all__ = ["KvNodes"]
@@ -142,7 +141,7 @@ class KvNodes(NodeStore):
         the bucket every heartbeat would reach everybody.
         """
 
-        def heard(_: Msg) -> None:
+        def heard(_: Sequence[Message]) -> None:
             wake()
 
         async def reconnected() -> None:

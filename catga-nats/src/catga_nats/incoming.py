@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-
-from nats.aio.msg import Msg
+import logging
+from collections.abc import Iterable
 
 from catga.errors import ConfigurationError
 from catga.spi import LEASE_MARGIN, Delivery, Kind, Source, Subject, parse_subject
 from catga_nats.headers import carried, shown
 from catga_nats.names import once_subject
+from catga_nats.parser import Message
 
 __all__ = ["Reader", "ack_tokens"]
 
+_log = logging.getLogger("catga.nats")
 
-def ack_tokens(reply: str) -> tuple[int, str]:
+
+def ack_tokens(reply: bytes) -> tuple[int, str]:
     """Return the delivery count and the stream sequence that an ack subject names.
 
     `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>…`, or, with a domain, two tokens more
     before the stream. Source: nats-architecture-and-design ADR-15.
     """
-    tokens = reply.split(".")
+    tokens = reply.split(b".")
     first = 4 if len(tokens) == 9 else 6
-    return int(tokens[first]), tokens[first + 1]
+    return int(tokens[first]), tokens[first + 1].decode()
 
 
 class Reader:
@@ -35,33 +38,38 @@ class Reader:
         """Seconds, as the server has it."""
         self._fallback = Subject(source.namespace, Kind.LOG, source.type)
         to = Subject(source.namespace, Kind.TO, source.type, source.group)
-        self._subjects: dict[str, Subject] = {once_subject(to): to}
+        self._subjects: dict[bytes, Subject] = {once_subject(to).encode(): to}
 
-    def read(self, message: Msg, now: float) -> Delivery:
-        """Return the delivery that came just now; its lease ends here before the server gives it
-        to another."""
-        subject = self._subjects.get(message.subject)
-        if subject is None:
-            subject = self._parse(message.subject)
-        attempt, sequence = ack_tokens(message.reply)
+    def read(self, messages: Iterable[Message], now: float) -> list[Delivery]:
+        """Return the deliveries that came just now; their leases end here before the server gives
+        them to another."""
         until = now + self._lease
-        delivery = Delivery(subject, message.data, attempt, sequence, until, message.reply)
-        if message.headers:
-            before, delivery.replays = carried(message.headers)
-            delivery.attempt += before
-            delivery.headers = message.headers if self._all_headers else shown(message.headers)
-        return delivery
+        known = self._subjects.get
+        deliveries = []
+        for message in messages:
+            subject = known(message.subject) or self._parse(message.subject)
+            try:
+                attempt, sequence = ack_tokens(message.reply)
+            except (ValueError, IndexError):  # nobody but an outsider sends such a thing
+                _log.warning("a message on %r with a malformed reply: ignored", message.subject)
+                continue
+            delivery = Delivery(subject, message.data, attempt, sequence, until, message.reply)
+            if message.headers:
+                before, delivery.replays = carried(message.headers)
+                delivery.attempt += before
+                delivery.headers = message.headers if self._all_headers else shown(message.headers)
+            deliveries.append(delivery)
+        return deliveries
 
-    def _parse(self, text: str) -> Subject:
-        whole, _, _ = text.rpartition(".")
+    def _parse(self, name: bytes) -> Subject:
+        whole, _, _ = name.rpartition(b".")
         known = self._subjects.get(whole)
         if known is not None:  # one subject for each id: too many to keep
             return known
-        try:
-            subject = parse_subject(text)
-        except ConfigurationError:
-            with contextlib.suppress(ConfigurationError):
-                return self._subjects.setdefault(whole, parse_subject(whole))
-            return self._fallback  # stored from outside, e.g. with a partition that is not UTF-8
-        self._subjects[text] = subject
-        return subject
+        with contextlib.suppress(ConfigurationError, UnicodeDecodeError):
+            subject = self._subjects[name] = parse_subject(name.decode())
+            return subject
+        with contextlib.suppress(ConfigurationError, UnicodeDecodeError):
+            subject = self._subjects[whole] = parse_subject(whole.decode())
+            return subject
+        return self._fallback  # stored from outside, e.g. with a partition that is not UTF-8

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as CoreSubscription
 
 from catga.errors import ConfigurationError
@@ -24,8 +23,9 @@ from catga.spi import (
     Subscription,
     parse_subject,
 )
-from catga_nats.client import OnMessage
+from catga_nats.client import OnMessages
 from catga_nats.connection import Connection
+from catga_nats.parser import Message
 
 __all__ = ["LiveSubscription"]
 
@@ -53,7 +53,7 @@ class LiveSubscription(Subscription):
         source = self._source
         if source.reply:
             pattern = f"{source.namespace}.reply.{source.group}.*"
-            await self._listen(pattern, self._on_reply)
+            await self._listen(pattern, self._on_replies)
             return
         await self._listen_to(Subject(source.namespace, Kind.LIVE, source.type))
         if source.group:
@@ -62,44 +62,52 @@ class LiveSubscription(Subscription):
             )
 
     async def _listen_to(self, subject: Subject) -> None:
-        await self._listen(subject.text, partial(self._on_message, subject))
+        await self._listen(subject.text, partial(self._on_messages, subject))
 
-    async def _listen(self, pattern: str, on_message: OnMessage) -> None:
+    async def _listen(self, pattern: str, on_messages: OnMessages) -> None:
         client = self._connection.client
         group = "" if self._source.reply else self._source.group
-        self._open.append(await client.subscribe_all(pattern, on_message, group))
+        self._open.append(await client.subscribe_all(pattern, on_messages, group))
         await self._connection.confirm(pattern)
 
-    def _on_message(self, subject: Subject, message: Msg) -> None:
-        self._put(Delivery(subject, message.data, 1, "", _FOREVER, None, message.headers))
-
-    def _on_reply(self, message: Msg) -> None:
-        try:
-            subject = parse_subject(message.subject)
-        except ConfigurationError:
-            self._connection.emit(EventKind.TROUBLE, "a response on a malformed subject: ignored")
-            return
-        headers = message.headers
-        nobody = not message.data and (headers or {}).get("Status") == "503"
+    def _on_messages(self, subject: Subject, run: Sequence[Message]) -> None:
         self._put(
-            Delivery(subject, message.data, 1, "", math.inf, None, headers, no_responders=nobody)
+            [Delivery(subject, each.data, 1, "", _FOREVER, None, each.headers) for each in run]
         )
 
-    def _put(self, delivery: Delivery) -> None:
-        if len(self._mailbox) < self._limit:
-            self._mailbox.put(delivery)
+    def _on_replies(self, run: Sequence[Message]) -> None:
+        deliveries = []
+        for each in run:
+            try:
+                subject = parse_subject(each.subject.decode())
+            except (ConfigurationError, UnicodeDecodeError):
+                words = "a response on a malformed subject: ignored"
+                self._connection.emit(EventKind.TROUBLE, words)
+                continue
+            nobody = not each.data and (each.headers or {}).get("Status") == "503"
+            deliveries.append(
+                Delivery(
+                    subject, each.data, 1, "", _FOREVER, None, each.headers, no_responders=nobody
+                )
+            )
+        self._put(deliveries)
+
+    def _put(self, deliveries: Sequence[Delivery]) -> None:
+        room = self._limit - len(self._mailbox)
+        if deliveries and room > 0:
+            self._mailbox.extend(deliveries[:room])
             self._dropping = False
-            return
-        self.dropped += 1
-        if not self._dropping:  # once per congestion, not per message
+        over = deliveries[max(room, 0) :]
+        self.dropped += len(over)
+        if over and not self._dropping:  # once per congestion, not per message
             self._dropping = True
-            words = f"{delivery.subject}: {self._limit} messages wait, new ones are dropped"
+            words = f"{over[0].subject}: {self._limit} messages wait, new ones are dropped"
             self._connection.emit(EventKind.SLOW_CONSUMER, words)
 
     @property
     def lease(self) -> float:
         """There is nothing to keep."""
-        return math.inf
+        return _FOREVER
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
         """Return what came in."""

@@ -12,10 +12,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 from catga.spi import Clock
+from catga_nats.parser import Message
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-
     from catga_nats.client import GuardedClient
 
 __all__ = ["Answer", "Ask", "Batch", "Missing", "Mux", "Series"]
@@ -31,7 +30,7 @@ class Missing(Enum):
     DENIED = "denied"
 
 
-Answer: TypeAlias = "Msg | Missing"
+Answer: TypeAlias = Message | Missing
 Ask: TypeAlias = tuple[str, bytes]
 """Subject and payload."""
 _TOGETHER = 256
@@ -115,7 +114,7 @@ class Series:
         self._subject = subject
         self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._key = mux.enter(self, 0, subject)
-        self.messages: list[Msg] = []
+        self.messages: list[Message] = []
         self.end: Answer = Missing.TIMEOUT
         """What came last: with a status, or why nothing more comes."""
 
@@ -155,28 +154,30 @@ class Mux:
         self.client = client
         self._prefix = client.new_inbox() + "."
         self._counter = itertools.count(1)
-        self._pending: dict[str, tuple[Batch | Series, int, str]] = {}
+        self._pending: dict[bytes, tuple[Batch | Series, int, str]] = {}
         self.send = client.send
 
     async def start(self) -> None:
         """Subscribe to the answers."""
-        await self.client.subscribe_all(f"{self._prefix}*", self._on_answer)
+        await self.client.subscribe_all(f"{self._prefix}*", self._on_answers)
 
     def enter(self, batch: Batch | Series, index: int, subject: str, again: str = "") -> str:
         """Make room in the table for one answer; return its reply subject (`again`: that one)."""
         key = again or f"{self._prefix}{next(self._counter)}"
-        self._pending[key] = (batch, index, subject)
+        self._pending[key.encode()] = (batch, index, subject)
         return key
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop what nobody waits for any more."""
         for key in keys:
-            self._pending.pop(key, None)
+            self._pending.pop(key.encode(), None)
 
-    def _on_answer(self, message: Msg) -> None:
-        entry = self._pending.pop(message.subject, None)
-        if entry is not None:
-            entry[0].put(entry[1], message)
+    def _on_answers(self, run: Sequence[Message]) -> None:
+        take = self._pending.pop
+        for answer in run:
+            entry = take(answer.subject, None)
+            if entry is not None:
+                entry[0].put(entry[1], answer)
 
     def fail_all(self) -> None:
         """The connection is gone: nothing in the table will be answered."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as CoreSubscription
 
 from catga.errors import CapabilityError, SubscriptionClosed, TransportError
@@ -37,6 +36,7 @@ from catga_nats.connection import Connection
 from catga_nats.errors import ApiError
 from catga_nats.incoming import Reader
 from catga_nats.overflow import Overflow
+from catga_nats.parser import Message
 from catga_nats.settling import Settler
 from catga_nats.transactions import TxStore
 
@@ -49,6 +49,7 @@ _DRAIN_SECONDS = 5.0
 _LOOK_EVERY = 5
 """Pulses, while something is in hand."""
 _MISSING = frozenset({10014, 10059})
+_STORED = b"$JS.ACK."
 
 
 class PullSubscription(Subscription):
@@ -78,7 +79,7 @@ class PullSubscription(Subscription):
         self._settler = Settler(connection, runtime.clock, reader.lease)
         self._mailbox: Mailbox[Delivery] = Mailbox(runtime.clock)
         self._inbox = connection.client.new_inbox()
-        self._requests: dict[str, tuple[int, float]] = {}
+        self._requests: dict[bytes, tuple[int, float]] = {}
         self._numbers = itertools.count(1)
         self._asked = 0
         self._heard = runtime.clock.monotonic()
@@ -106,7 +107,7 @@ class PullSubscription(Subscription):
     async def start(self) -> None:
         """Subscribe to the answers, then ask for the first messages."""
         client = self._connection.client
-        self._core = await client.subscribe_all(f"{self._inbox}.*", self._on_message)
+        self._core = await client.subscribe_all(f"{self._inbox}.*", self._on_messages)
         await self._connection.confirm(f"{self._inbox}.*")
         await self._ask_for_more()
 
@@ -128,7 +129,7 @@ class PullSubscription(Subscription):
         }
         self._asked += room
         now = self._clock.monotonic()
-        self._requests[reply] = (room, now + _EXPIRES + _GRACE)
+        self._requests[reply.encode()] = (room, now + _EXPIRES + _GRACE)
         self._heard = now
         if not await self._connection.client.send(self._next, json.dumps(request).encode(), reply):
             self._forget_requests()
@@ -212,19 +213,21 @@ class PullSubscription(Subscription):
 
     # -- coming in
 
-    def _on_message(self, message: Msg) -> None:
+    def _on_messages(self, run: Sequence[Message]) -> None:
         now = self._heard = self._clock.monotonic()
-        if not message.reply.startswith("$JS.ACK."):
-            headers = message.headers or {}
-            if headers.get("Status") != "100":
-                self._spawn(self._on_status(message, headers), f"{self._consumer}: status")
-            return
-        self._asked -= 1
-        if self._asked <= 0:
-            self._forget_requests()
-        self._mailbox.put(self._reader.read(message, now))
+        stored = [each for each in run if each.reply.startswith(_STORED)]
+        if len(stored) < len(run):
+            for each in run:
+                headers = each.headers or {}
+                if not each.reply.startswith(_STORED) and headers.get("Status") != "100":
+                    self._spawn(self._on_status(each, headers), f"{self._consumer}: status")
+        if stored:
+            self._asked -= len(stored)
+            if self._asked <= 0:
+                self._forget_requests()
+            self._mailbox.extend(self._reader.read(stored, now))
 
-    async def _on_status(self, message: Msg, headers: dict[str, str]) -> None:
+    async def _on_status(self, message: Message, headers: Mapping[str, str]) -> None:
         status = headers.get("Status", "")
         size, _ = self._requests.pop(message.subject, (0, 0.0))
         left = headers.get("Nats-Pending-Messages", "")

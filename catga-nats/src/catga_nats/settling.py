@@ -84,15 +84,17 @@ class Settler:
 
     def _take(self, delivery: Delivery, now: float | None = None) -> str | None:
         """Return the ack subject, for this once; None when the delivery is not ours any more."""
-        subject: str | None = delivery.token
+        subject: bytes | None = delivery.token
         delivery.token = None
         self._held.discard(delivery)
         now = self._clock.monotonic() if now is None else now
-        return subject if delivery.lease_until > now else None
+        if subject is None or delivery.lease_until <= now:
+            return None
+        return subject.decode()
 
     def _restore(self, delivery: Delivery, subject: str) -> None:
         """It is not known whether the server heard it: it may be settled again."""
-        delivery.token = subject
+        delivery.token = subject.encode()
         self._held.add(delivery)
 
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
@@ -138,7 +140,7 @@ class Settler:
             if delivery.token is None or delivery.lease_until <= now:
                 self._take(delivery)
                 results.append(Lost())
-            elif await client.send(delivery.token, b"+WPI"):
+            elif await client.send(delivery.token.decode(), b"+WPI"):
                 delivery.lease_until = now + self.lease
                 results.append(Done())
             else:
