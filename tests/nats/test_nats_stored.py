@@ -377,6 +377,42 @@ def test_completion_records_are_shared_by_the_members_of_one_group(server: NatsS
     asyncio.run(law())
 
 
+def test_of_many_completions_looked_up_at_once_each_is_told(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url) as here:
+            await here.prepare(here.source(), qos=QualityOfService.EXACTLY_ONCE)
+            keys = [Completion(here.namespace, "one", "Order", f"id-{n}") for n in range(1300)]
+            inbox = here.transport.inbox
+            assert inbox is not None
+            records = [Record(key, b"%d" % n) for n, key in enumerate(keys) if n % 3]
+            assert await inbox.record(records) == [Done()] * len(records)
+            assert await inbox.completed(keys) == [n % 3 > 0 for n in range(1300)]
+            assert await inbox.responses(keys) == [
+                b"%d" % n if n % 3 else None for n in range(1300)
+            ]
+
+    asyncio.run(law())
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 11])
+def test_responses_that_no_one_answer_can_hold_are_told_all_the_same(
+    server: NatsServer, count: int
+) -> None:
+    async def law() -> None:
+        async with opened(server.url) as here:
+            await here.prepare(here.source(), qos=QualityOfService.EXACTLY_ONCE)
+            keys = [Completion(here.namespace, "one", "Order", f"id-{n}") for n in range(count)]
+            inbox = here.transport.inbox
+            assert inbox is not None
+            bodies = [b"%d" % n * 900_000 for n in range(count)]
+            records = [Record(key, body[:900_000]) for key, body in zip(keys, bodies, strict=True)]
+            assert await inbox.record(records) == [Done()] * count
+            assert await inbox.completed(keys) == [True] * count
+            assert await inbox.responses(keys) == [body[:900_000] for body in bodies]
+
+    asyncio.run(law())
+
+
 def test_server_killed_and_started_again_loses_nothing_accepted(binary: str | None) -> None:
     async def law(server: NatsServer) -> None:
         async with opened(server.url) as here:

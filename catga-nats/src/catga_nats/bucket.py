@@ -18,14 +18,13 @@ from catga.errors import ConnectionLost, PayloadTooLarge, TransportError
 from catga_nats.api import JetStreamApi
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, api_failure, missing_error
-from catga_nats.mux import Batch, Missing, Series
+from catga_nats.lookups import BATCH_GET
+from catga_nats.mux import Batch, Missing
 from catga_nats.parser import Message
 
 __all__ = ["DELETED", "Bucket", "Entry"]
 
 _TIMEOUT = 5.0
-_BATCH_GET = (2, 11)
-"""Several keys in one request. Source: docs.nats.io, NATS 2.11 release notes, batch direct get."""
 _HEADER_BYTES = 128
 _NO_STREAM = 10059
 _NO_MESSAGE = 10037
@@ -109,7 +108,7 @@ class Bucket:
         info = await self._info()
         if info is None:
             return nothing, datetime.fromtimestamp(0, UTC)
-        if self._connection.version >= _BATCH_GET:
+        if self._connection.version >= BATCH_GET:
             found = await self._read_at_once(info["state"]["last_seq"])
             if found is not None:
                 return found, _time(info["ts"])
@@ -131,8 +130,9 @@ class Bucket:
     async def _read_at_once(self, sequence: int) -> dict[str, Entry] | None:
         """Return what one request brings; None when it does not bring all, as of `sequence`: the
         server allows 1024 keys."""
-        series = Series(self._connection.mux, f"$JS.API.DIRECT.GET.{self._stream}")
-        await series.ask(msgspec.json.encode({"multi_last": [f"{self._prefix}>"]}), _TIMEOUT)
+        ask = msgspec.json.encode({"multi_last": [f"{self._prefix}>"]})
+        where = f"$JS.API.DIRECT.GET.{self._stream}"
+        (series,) = await self._connection.mux.read([(where, ask)], _TIMEOUT)
         end = series.end
         if isinstance(end, Missing):
             raise missing_error(end, f"reading the stream {self._stream}")

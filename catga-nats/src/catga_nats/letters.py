@@ -27,11 +27,11 @@ from catga_nats import names
 from catga_nats.api import JetStreamApi, Result
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, missing_error
-from catga_nats.mux import Missing, Series
+from catga_nats.lookups import BATCH_GET
+from catga_nats.mux import Missing
 
 __all__ = ["StreamLetters"]
 
-_BATCH_GET = (2, 11)
 _NO_STREAM = 10059
 _NOT_THERE = frozenset({10037, 10043, _NO_STREAM})
 _DELETE_FAILED = 10057
@@ -75,7 +75,7 @@ class StreamLetters(DeadLetterStore):
         config = info["config"]
         # Of several copies a direct get may ask one that is behind.
         direct = config.get("allow_direct") and config.get("num_replicas", 1) == 1
-        if direct and self._connection.version >= _BATCH_GET:
+        if direct and self._connection.version >= BATCH_GET:
             return await self._read_batches(subject, start, limit)
         return await self._read_each(subject, start, limit)
 
@@ -83,10 +83,9 @@ class StreamLetters(DeadLetterStore):
         letters: list[StoredLetter] = []
         while len(letters) < limit:
             asked = {"seq": start, "next_by_subj": subject.text, "batch": limit - len(letters)}
-            series = Series(
-                self._connection.mux, f"$JS.API.DIRECT.GET.{names.dead_stream(subject.namespace)}"
-            )
-            await series.ask(msgspec.json.encode(asked), _SECONDS)
+            where = f"$JS.API.DIRECT.GET.{names.dead_stream(subject.namespace)}"
+            ask = [(where, msgspec.json.encode(asked))]
+            (series,) = await self._connection.mux.read(ask, _SECONDS)
             if isinstance(series.end, Missing):
                 raise missing_error(series.end, f"reading the dead letters of {subject}")
             for message in series.messages:

@@ -107,13 +107,13 @@ class Batch:
 class Series:
     """One request that is answered by several messages; the first with a status is the last."""
 
-    __slots__ = ("_key", "_mux", "_subject", "_waiter", "end", "messages")
+    __slots__ = ("_mux", "_subject", "end", "key", "messages", "waiter")
 
     def __init__(self, mux: Mux, subject: str) -> None:
         self._mux = mux
         self._subject = subject
-        self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._key = mux.enter(self, 0, subject)
+        self.waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.key = mux.enter(self, 0, subject)
         self.messages: list[Message] = []
         self.end: Answer = Missing.TIMEOUT
         """What came last: with a status, or why nothing more comes."""
@@ -121,29 +121,12 @@ class Series:
     def put(self, index: int, answer: Answer) -> None:
         """Take in one message, and expect another one unless it is the last."""
         if isinstance(answer, Missing) or (answer.headers or {}).get("Status"):
-            self.end = answer
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+            if not self.waiter.done():
+                self.end = answer
+                self.waiter.set_result(None)
             return
         self.messages.append(answer)
-        self._mux.enter(self, index, self._subject, self._key)
-
-    async def ask(self, payload: bytes, timeout: float) -> None:
-        """Send the request; return when the last message is there, or after `timeout` seconds."""
-        if not await self._mux.send(self._subject, payload, self._key):
-            self.end = Missing.UNSENT
-            self._mux.forget([self._key])
-            return
-        timer = self._mux.clock.call_later(timeout, self._expire)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._mux.forget([self._key])
-
-    def _expire(self) -> None:
-        if not self._waiter.done():
-            self._waiter.set_result(None)
+        self._mux.enter(self, index, self._subject, self.key)
 
 
 class Mux:
@@ -155,7 +138,6 @@ class Mux:
         self._prefix = client.new_inbox() + "."
         self._counter = itertools.count(1)
         self._pending: dict[bytes, tuple[Batch | Series, int, str]] = {}
-        self.send = client.send
 
     async def start(self) -> None:
         """Subscribe to the answers."""
@@ -197,3 +179,26 @@ class Mux:
         batch = Batch(self)
         await batch.send(asks)
         return await batch.wait(timeout)
+
+    async def read(self, asks: Sequence[Ask], timeout: float) -> list[Series]:
+        """Send every request; return when the last message of each is there, or after `timeout`
+        seconds."""
+        if not asks:
+            return []
+        all_ = [Series(self, subject) for subject, _ in asks]
+
+        def end(missing: Missing = Missing.TIMEOUT) -> None:
+            for each in all_:
+                each.put(0, missing)
+
+        saying = [(where, what, each.key) for (where, what), each in zip(asks, all_, strict=True)]
+        if not await self.client.send_all(saying):
+            end(Missing.UNSENT)
+        timer = self.clock.call_later(timeout, end)
+        try:
+            for each in all_:
+                await each.waiter
+        finally:
+            timer.cancel()
+            self.forget([each.key for each in all_])
+        return all_

@@ -29,7 +29,8 @@ from catga.spi import (
 from catga_nats import names
 from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
-from catga_nats.inbox import KvInbox, read_last, token, tx_record_subject
+from catga_nats.inbox import KvInbox, token, tx_record_subject
+from catga_nats.lookups import read_last
 from catga_nats.mux import Answer, Batch, Missing
 from catga_nats.outbox import in_batch
 
