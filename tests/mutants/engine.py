@@ -11,13 +11,13 @@ from catga.engine import consuming, running
 from catga.engine.consuming import Consumer
 from catga.engine.once import Admitted, Once
 from catga.engine.outcomes import Outcomes
-from catga.engine.settling import Decision, Settler
+from catga.engine.settling import Settler
 from catga.engine.transaction import Transaction
 from catga.engine.work import Work
 from catga.errors import CodecError
 from catga.ground.ids import new_message_id
 from catga.model.qos import QualityOfService
-from catga.spi import Ack, Completion, Effects, Nack, Record, Settle
+from catga.spi import Ack, Completion, Nack, Record, Settle
 from mutants.mutation import Base, mutant
 
 
@@ -73,14 +73,8 @@ def records_before_the_handler(real: Any) -> Any:
 def loses_what_was_prefetched_on_drain(real: Any) -> Any:
     """What drain finds unhandled is acknowledged instead of given back."""
 
-    def decide(
-        self: Outcomes,
-        work: Work,
-        outcome: Ack | Nack,
-        record: Record | None = None,
-        effects: Effects | None = None,
-    ) -> None:
-        real(self, work, Ack() if outcome == Nack(0.0) else outcome, record, effects)
+    def decide(self: Outcomes, work: Work, outcome: Ack | Nack) -> None:
+        real(self, work, Ack() if outcome == Nack(0.0) else outcome)
 
     return decide
 
@@ -134,8 +128,10 @@ def never_renews_a_lease(real: Any) -> Any:
 def acknowledges_without_a_record(real: Any) -> Any:
     """At QoS 2 the delivery is acknowledged, and no completion is recorded."""
 
-    async def carry_out(self: Settler, batch: list[Decision]) -> None:
-        await real(self, [Decision(one.work, one.outcome, None, one.dead_letter) for one in batch])
+    async def carry_out(self: Settler, batch: list[Work]) -> None:
+        for work in batch:
+            work.record = work.effects = None
+        await real(self, batch)
 
     return carry_out
 
@@ -197,16 +193,17 @@ def takes_a_claim_for_done(real: Any) -> Any:
     return admit
 
 
-@mutant(Base.ENGINE, Outcomes, "off_hands", law="test_a_repeated_delivery_is_not_answered_again")
+@mutant(Base.ENGINE, Outcomes, "acknowledged", law="test_a_repeated_delivery_is_not_answered_again")
 def answers_what_it_did_not_handle(real: Any) -> Any:
     """A request that is acknowledged because it was completed before is answered with nothing."""
 
-    def off_hands(self: Outcomes, work: Work, word: str) -> None:
-        if word == "ack" and work.reply is None:
-            self._respond(work, None)
-        real(self, work, word)
+    def acknowledged(self: Outcomes, works: Sequence[Work]) -> None:
+        for work in works:
+            if work.reply is None:
+                self._respond(work, None)
+        real(self, works)
 
-    return off_hands
+    return acknowledged
 
 
 @mutant(
@@ -245,7 +242,7 @@ def takes_a_conflict_for_done(real: Any) -> Any:
 def believes_for_ever_what_it_looked_up(real: Any) -> Any:
     """What was not completed when it came is run, however long it has waited since."""
 
-    def is_old(self: Consumer, work: Work) -> bool:
+    def is_old(self: Consumer, work: Work, now: float) -> bool:
         return False
 
     return is_old

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 
 from catga.ground.ids import new_message_id
 from catga.spi import (
@@ -174,7 +175,7 @@ def two_step_commit(real: Any) -> Any:
     def commit_one(self: LogSubscription, commit: Commit) -> SettleResult:
         if commit.effects is not None:
             self._broker.effects.apply(commit.effects)
-        bare = attrs.evolve(commit, effects=None)
+        bare = msgspec.structs.replace(commit, effects=None)
         result: SettleResult = real(self, bare)
         return result
 

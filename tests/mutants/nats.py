@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
+import msgspec
 
-from catga.engine.consuming import Consumer
+from catga.engine.intake import Intake
 from catga.engine.work import Feed
 from catga.errors import PublishRejected
 from catga.spi import (
@@ -202,7 +203,8 @@ def publishes_before_it_commits_on_nats(real: Any) -> Any:
             effects = each.effects
             for subject, body, headers in map(in_batch, effects.outgoing if effects else ()):
                 await self._connection.client.send(subject, body, "", headers)
-            bare.append(attrs.evolve(each, effects=effects and attrs.evolve(effects, outgoing=())))
+            without = effects and attrs.evolve(effects, outgoing=())
+            bare.append(msgspec.structs.replace(each, effects=without))
         results: list[SettleResult] = await real(self, bare)
         return results
 
@@ -226,14 +228,14 @@ def carries_nothing_on(real: Any) -> Any:
 
 @mutant(
     Base.NATS,
-    Consumer,
+    Intake,
     "_reopen",
     law="test_what_is_deleted_at_run_time_is_made_again_and_the_bus_goes_on",
 )
 def leaves_a_deleted_consumer_gone(real: Any) -> Any:
     """A consumer that somebody deleted is not made again."""
 
-    async def reopen(self: Consumer, feed: Feed, reason: Exception) -> None:
+    async def reopen(self: Intake, feed: Feed, reason: Exception) -> None:
         del feed, reason
         await self._s.clock.sleep(0.1)
 

@@ -8,7 +8,7 @@ from typing import Any
 from catga.engine import consuming
 from catga.engine.consuming import Consumer
 from catga.engine.outcomes import Outcomes
-from catga.engine.settling import Decision, Settler
+from catga.engine.settling import Settler
 from catga.engine.work import State, Work
 from catga.policy import Retries
 from catga.policy.retry import Again, Verdict
@@ -181,10 +181,9 @@ def settles_what_it_has_lost(real: Any) -> Any:
 def settles_before_it_parks(real: Any) -> Any:
     """The original is settled first, then its dead letter is stored, or not."""
 
-    async def park(self: Settler, batch: list[Decision]) -> list[Decision]:
-        settling = [Settle(one.work.delivery, one.outcome) for one in batch]
-        await self._feed.subscription.settle(settling)
-        left: list[Decision] = await real(self, batch)
+    async def park(self: Settler, batch: list[Work]) -> list[Work]:
+        await self._feed.subscription.settle(batch)
+        left: list[Work] = await real(self, batch)
         return left
 
     return park

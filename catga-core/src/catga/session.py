@@ -112,8 +112,8 @@ class Session:
         self._declared.update(published.items())
         services = self._services()
         for handler in plan.handlers:
-            invoke = compile_call(handler, plan.middleware)
-            self.consumers.append(Consumer(handler, invoke, services))
+            call = compile_call(handler, plan.middleware)
+            self.consumers.append(Consumer(handler, call, services))
         await asyncio.gather(
             *(consumer.start(sources[consumer.handler]) for consumer in self.consumers)
         )

@@ -16,7 +16,7 @@ from catga.errors import DecodeError, EncodeError
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 
-__all__ = ["EventWriter", "read_envelope", "write_envelope"]
+__all__ = ["EventWriter", "ReadEvent", "read_envelope", "write_envelope"]
 
 _JSON = "application/json"
 _NOTHING = msgspec.Raw(b"null")
@@ -135,7 +135,7 @@ def _join(body: bytes, more: Mapping[str, Any]) -> bytes:
     return b"%b,%b" % (body[:-1], _write_text(dict(more))[1:])
 
 
-class _Read(Envelope, gc=False, eq=False):
+class ReadEvent(Envelope, gc=False, eq=False):
     """As the parser makes it: what may be missing is still to be filled in."""
 
     time: datetime | None = None  # type: ignore[assignment]
@@ -154,7 +154,7 @@ class _Read(Envelope, gc=False, eq=False):
         return self.extensions
 
 
-_parse = msgspec.json.Decoder(_Read).decode
+_parse = msgspec.json.Decoder(ReadEvent).decode
 
 
 def read_envelope(body: bytes, headers: Mapping[str, str] | None = None) -> Envelope:

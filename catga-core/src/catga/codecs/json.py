@@ -33,6 +33,8 @@ class JsonForm:
     decode: Callable[[bytes], Any]
     """Raises `DecodeError`."""
     fast_to_read: bool
+    """Whether msgspec reads it by itself, as far as `read_guard` (None: always) says."""
+    read_guard: Guard | None
     fast_to_write: bool
 
 
@@ -103,6 +105,7 @@ class JsonCodec(Codec):
             encode=_fast_writer(payload, write_slow) if form.writes else _bytes_writer(write_slow),
             decode=_fast_reader(fast, form.read_guard, read_slow) if fast else read_slow,
             fast_to_read=form.reads,
+            read_guard=form.read_guard,
             fast_to_write=form.writes,
         )
 

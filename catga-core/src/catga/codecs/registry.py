@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from catga.codecs.guards import Guard
 from catga.codecs.json import JsonCodec
 from catga.errors import ConfigurationError, DecodeError, UnknownTypeError
 from catga.model.message import RESERVED_ATTRIBUTES, Message, Request
@@ -44,6 +45,9 @@ class WireType:
     """Return what may be written in place of the message: itself or a `msgspec.Raw`."""
     encode_response: Callable[[Any], bytes] = attrs.field(repr=False)
     decode_response: Callable[[bytes], Any] = attrs.field(repr=False)
+    fast_to_read: bool = False
+    """Whether msgspec reads it by itself, as far as `read_guard` (None: always) says."""
+    read_guard: Guard | None = attrs.field(default=None, repr=False)
 
 
 class TypeRegistry:
@@ -115,6 +119,8 @@ class TypeRegistry:
             payload=form.payload,
             encode_response=answers.encode,
             decode_response=answers.decode,
+            fast_to_read=form.fast_to_read,
+            read_guard=form.read_guard,
         )
 
 

@@ -92,7 +92,7 @@ class Route:
                 message, id_, identity.created_at, correlation_id=identity.correlation_id
             )
             return Outgoing(self.subject, body, id_, self.qos)
-        return self._outgoing(message, extras, current)
+        return self._outgoing(message, extras, None if current is None else current.context)
 
     def _outgoing(self, message: Any, extras: Extras, current: Context | None) -> Outgoing:
         headers, reply_to, not_before = extras.headers, extras.reply_to, extras.not_before

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from catga.codecs import read_envelope
-from catga.engine.context import Context
-from catga.engine.handling import Handler, Invoke
+from catga.codecs import UNREAD
+from catga.engine.handling import Call, Handler
+from catga.engine.intake import Intake
 from catga.engine.once import Once
 from catga.engine.outcomes import Outcomes
 from catga.engine.pool import Pool
@@ -19,33 +19,24 @@ from catga.engine.settling import Settler
 from catga.engine.transaction import Atomic
 from catga.engine.work import Feed, State, Stop, Work
 from catga.errors import (
-    CatgaError,
     CodecError,
-    SubscriptionClosed,
-    TransportError,
-    UnknownTypeError,
 )
 from catga.ground.deadline import Deadline
 from catga.model.outcome import Drained
-from catga.model.qos import QualityOfService
 from catga.spi import (
     Ack,
     Completion,
     Conflict,
-    Delivery,
-    EventKind,
     Lost,
     Nack,
     Refused,
     Source,
-    TransportEvent,
 )
 
 __all__ = ["Consumer"]
 
-_AT_MOST, _EXACTLY = QualityOfService.AT_MOST_ONCE, QualityOfService.EXACTLY_ONCE
+_ACK, _QUEUED = Ack(), State.QUEUED
 _NEVER = float("inf")
-_POLL = 5.0
 _PAUSE = 0.5
 _STALE = 0.25
 """The share of its lease for which it is believed that nobody else has completed a delivery."""
@@ -60,40 +51,40 @@ _CLOSING = 1.0
 class Consumer:
     """Runs one handler on what its subscriptions deliver."""
 
-    def __init__(self, handler: Handler, invoke: Invoke, services: Services) -> None:
+    def __init__(self, handler: Handler, call: Call, services: Services) -> None:
         self.handler = handler
         self.counts: Counter[str] = Counter()
-        self._invoke = invoke
-        self._type = handler.wire.name
+        self._handled = 0
+        self._call = call
         self._decode = handler.wire.decode
         self._timeout = _NEVER if handler.timeout is None else handler.timeout
         self._now = services.clock.monotonic
-        self._least = max(handler.qos, QualityOfService.AT_LEAST_ONCE)
         self._s = services
         self._feeds: list[Feed] = []
         self._receivers: list[asyncio.Task[None]] = []
         self._settlers: list[asyncio.Task[None]] = []
         self.name = f"{handler.group or 'broadcast'}/{handler.wire.name}"
         self._pool = Pool(handler.concurrency, self._handle, services.tasks, f"worker {self.name}")
-        self._atomic: Atomic | None = None
         self._outcomes = Outcomes(handler, services, self.counts, self.name, self._queue)
+        self._intake = Intake(handler, services, self._outcomes, self.name, self._queue)
 
     async def start(self, sources: Sequence[Source]) -> None:
         """Open the subscriptions; returns once the broker has confirmed them all."""
         for source in sources:
-            feed = Feed(await self._s.transport.subscribe(source), source, self._s.window)
+            subscription = await self._s.transport.subscribe(source)
+            feed = Feed(subscription, source, self._s.window, self.handler.group)
             self._feeds.append(feed)
             if source.durable:
                 self._make_durable(feed, source)
         for feed in self._feeds:
-            work = self._receive(feed)
-            self._receivers.append(self._s.tasks.spawn(work, f"receive {self.name}"))
+            reading = self._intake.run(feed)
+            self._receivers.append(self._s.tasks.spawn(reading, f"receive {self.name}"))
 
     def _make_durable(self, feed: Feed, source: Source) -> None:
         transport = self._s.transport
         inbox = transport.inbox
         if inbox is not None and not source.ephemeral:
-            self._atomic = Atomic(
+            feed.atomic = Atomic(
                 transport, source.namespace, source.group, source.type, self._s.encode
             )
             self._outcomes.once = Once(
@@ -109,78 +100,16 @@ class Consumer:
             publisher=self._s.publisher,
             clock=self._s.clock,
             source=self._s.service,
-            on_settled=self._outcomes.off_hands,
+            outcomes=self._outcomes,
             on_uncommitted=self._uncommitted,
         )
         self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
 
     def books(self) -> Mapping[str, int]:
         """Return what became of the deliveries so far, and how many are in hand."""
-        return {**self.counts, "in-hand": sum(len(feed.works) for feed in self._feeds)}
-
-    # ---- receiving
-
-    async def _receive(self, feed: Feed) -> None:
-        while True:
-            room = await feed.room()
-            if feed.draining and feed.settler is not None:
-                return
-            try:
-                deliveries = await feed.subscription.receive(room, 0 if feed.draining else _POLL)
-            except SubscriptionClosed as error:
-                if not feed.draining:
-                    await self._reopen(feed, error)
-                    continue
-                return
-            except TransportError as error:
-                self._trouble(f"receiving failed: {error}")
-                await self._s.clock.sleep(_PAUSE)
-                continue
-            if deliveries:
-                await self._admit(feed, deliveries)
-            elif feed.draining:
-                return
-            else:
-                # A subscription closed under us answers at once: others must run all the same.
-                await asyncio.sleep(0)
-
-    async def _reopen(self, feed: Feed, reason: Exception) -> None:
-        self._trouble(f"the subscription ended ({reason}); opening it again")
-        await self._s.clock.sleep(_PAUSE)
-        try:
-            await feed.subscription.close()
-            feed.subscription = await self._s.resubscribe(feed.source)
-        except CatgaError as error:
-            self._trouble(f"it could not be opened: {error}")
-
-    def _trouble(self, detail: str) -> None:
-        self._s.emit(TransportEvent(EventKind.TROUBLE, f"{self.name}: {detail}"))
-
-    async def _admit(self, feed: Feed, deliveries: Sequence[Delivery]) -> None:
-        """Read the envelopes, sort out poison and what was completed before, queue the rest."""
-        ready: list[Work] = []
-        once: list[Work] = []
-        now = self._s.clock.monotonic()
-        self.counts["received"] += len(deliveries)
-        for delivery in deliveries:
-            work = Work(feed, delivery, now)
-            feed.works.add(work)
-            try:
-                self._open(work)
-            except CodecError as error:
-                self._outcomes.poison(work, error)
-                continue
-            (once if work.exactly and self._outcomes.once is not None else ready).append(work)
-        if once and self._outcomes.once is not None:
-            admitted = await self._outcomes.once.admit(once)
-            ready += admitted.to_handle
-            for work in admitted.completed:
-                self._outcomes.decide(work, Ack())
-            if admitted.failed:
-                await self._outcomes.fail_again(admitted.failed)
-            for work in admitted.unclear:
-                self._outcomes.decide(work, Nack(_PAUSE))
-        self._queue(ready)
+        in_hand = sum(len(feed.works) for feed in self._feeds)
+        handled = {"handled": self._handled} if self._handled else {}
+        return {**self.counts, **handled, "in-hand": in_hand}
 
     def _queue(self, works: Iterable[Work]) -> None:
         """Queue what is to be run; a message that seems to end whoever runs it is not."""
@@ -188,19 +117,6 @@ class Consumer:
         ready = [work for work in works if work.delivery.attempt == 1 or not worn_out(work)]
         if ready:
             self._pool.put(ready)
-
-    def _open(self, work: Work) -> None:
-        delivery = work.delivery
-        envelope = work.envelope = read_envelope(delivery.body, delivery.headers)
-        if envelope.type != self._type:
-            raise UnknownTypeError(f"a {envelope.type!r} came on the subject of {self._type!r}")
-        if work.feed.settler is None:
-            qos = _AT_MOST
-        else:
-            least = self._least
-            qos = least if envelope.qos < least else envelope.qos  # noqa: FURB136 - a call costs more
-            work.exactly = qos is _EXACTLY
-        work.context = Context(envelope, delivery, self.handler.group, qos, self._atomic)
 
     # ---- handling
 
@@ -214,27 +130,30 @@ class Consumer:
         """What it read was changed by another: run it on what is there now, as the same attempt."""
         self.counts["conflict"] += 1
         work.conflicts += 1
-        if work.feed.draining or work.conflicts > _CONFLICTS or work.context is None:
+        if work.feed.draining or work.conflicts > _CONFLICTS:
             self._outcomes.decide(work, Nack(0.0))
             return
-        work.context = work.context.anew()
-        work.reply, work.error, work.state = None, None, State.QUEUED
+        delivery = work.delivery
+        # The message as well: what its handler was given may have been changed by it.
+        work.envelope, work.message = self._intake.read(delivery.body, delivery.headers)
+        work.begin_anew()
         self._pool.put([work])
 
     def _handle(self, work: Work) -> Coroutine[Any, Any, None] | None:
         """Run the handler on one delivery, in a worker; return what is left to be awaited."""
-        if work.state is not State.QUEUED:
+        if work.state is not _QUEUED:
             return None  # given back or lost while it waited
-        if work.exactly and self._is_old(work):
+        now = self._now()
+        if work.exactly and self._is_old(work, now):
             return self._look_again(work)
-        return self._begin(work)
+        return self._begin(work, now)
 
-    def _is_old(self, work: Work) -> bool:
+    def _is_old(self, work: Work, now: float) -> bool:
         """Say whether it may have been completed elsewhere since it was looked up.
 
         A process that is starved believes in leases that have ended, and would run it again.
         """
-        waited = self._s.clock.monotonic() - work.since
+        waited = now - work.since
         return self._outcomes.once is not None and waited >= work.feed.subscription.lease * _STALE
 
     async def _look_again(self, work: Work) -> None:
@@ -244,34 +163,33 @@ class Consumer:
         if work.state is not State.QUEUED:
             return  # given back or lost meanwhile
         if completed is not False:
-            self._outcomes.decide(work, Ack() if completed else Nack(_PAUSE))
+            self._outcomes.decide(work, _ACK if completed else Nack(_PAUSE))
             return
-        rest = self._begin(work)
+        rest = self._begin(work, self._now())
         if rest is not None:
             await rest
 
-    def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:
-        envelope, context = work.envelope, work.context
-        if envelope is None or context is None:
+    def _begin(self, work: Work, now: float) -> Coroutine[Any, Any, None] | None:
+        envelope, message = work.envelope, work.message
+        if envelope is None:
             return None
-        now = self._now()
         delivery = work.delivery
         if delivery.lease_until <= now or delivery.doubtful:
             self._lost(work)  # this process stood still: it may run elsewhere by now
             return None
         if envelope.deadline is not None and self._outcomes.expired(work):
             return None
-        try:
-            message = self._decode(envelope.data, envelope.version)
-        except CodecError as poison:
-            self._outcomes.poison(work, poison)
-            return None
+        if message is UNREAD:
+            try:
+                message = self._decode(envelope.data, envelope.version)
+            except CodecError as poison:
+                self._outcomes.poison(work, poison)
+                return None
         remember(message, envelope)
         started = self._s.signals.started
         if started is not None:
-            started(context)
-        deadline = now + self._timeout
-        rest = run_handler(work, message, context, self._invoke, deadline)
+            started(work.context)
+        rest = run_handler(work, message, self._call, now + self._timeout)
         if rest is not None:
             return self._end_later(work, rest)
         self._end(work)
@@ -284,7 +202,10 @@ class Consumer:
     def _end(self, work: Work) -> None:
         """A handler has ended."""
         error = work.error
-        self.counts["handled" if error is None else "failed"] += 1
+        if error is None:
+            self._handled += 1
+        else:
+            self.counts["failed"] += 1
         finished = self._s.signals.finished
         if finished is not None:
             finished(work.context, error)
@@ -364,7 +285,7 @@ class Consumer:
         return self._report(self._finished() - before, returned, stopped)
 
     def _finished(self) -> int:
-        return self.counts["handled"] + self.counts["failed"]
+        return self._handled + self.counts["failed"]
 
     def _give_back(self) -> list[Work]:
         """Give back what is stored and no handler has begun: others can have it at once."""

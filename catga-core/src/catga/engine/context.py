@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime
+from typing import Protocol
 
 from catga.engine.transaction import Atomic, Transaction
 from catga.errors import CapabilityError
@@ -12,7 +13,7 @@ from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 from catga.spi import Delivery, Effects
 
-__all__ = ["CURRENT", "Context"]
+__all__ = ["CURRENT", "Context", "InHand"]
 
 
 class Context:
@@ -92,10 +93,6 @@ class Context:
         """
         return f"{self.group}:{self._envelope.type}:{self._envelope.id}"
 
-    def anew(self) -> Context:
-        """Return a context for another run on the same delivery."""
-        return Context(self._envelope, self._delivery, self.group, self.qos, self._atomic)
-
     @property
     def transaction(self) -> Transaction:
         """Reads and writes that are committed together with the completion of this message.
@@ -117,5 +114,13 @@ class Context:
         return f"<Context {self.subject} {self.message_id} attempt {self.attempt}>"
 
 
-CURRENT: ContextVar[Context | None] = ContextVar("catga_delivery", default=None)
+class InHand(Protocol):
+    """What has a context, made when first asked for."""
+
+    @property
+    def context(self) -> Context | None:
+        """The delivery as its handler sees it."""
+
+
+CURRENT: ContextVar[InHand | None] = ContextVar("catga_delivery", default=None)
 """The delivery whose handler runs here, if one does."""

@@ -17,8 +17,8 @@ from catga.policy import Retries
 from catga.spi import Middleware, Start
 
 __all__ = [
+    "Call",
     "Handler",
-    "Invoke",
     "OnPublish",
     "check_handlers",
     "compile_call",
@@ -26,8 +26,16 @@ __all__ = [
     "inspect_function",
 ]
 
-Invoke = Callable[[Any, Context], Coroutine[Any, Any, Any]]
 OnPublish = Callable[[Any, dict[str, str]], Awaitable[None]]
+
+
+@attrs.frozen(eq=False)
+class Call:
+    """A handler with its middleware around it, as it is called per message."""
+
+    invoke: Callable[..., Coroutine[Any, Any, Any]]
+    """With the message, and with its context when it is wanted."""
+    wants_context: bool
 
 
 @attrs.frozen(eq=False)
@@ -111,28 +119,23 @@ def check_handlers(handlers: Sequence[Handler]) -> None:
             )
 
 
-def compile_call(handler: Handler, middleware: Sequence[Middleware]) -> Invoke:
+def compile_call(handler: Handler, middleware: Sequence[Middleware]) -> Call:
     """Return one coroutine function for the handler with its middleware around it."""
-    function = handler.function
-    if handler.wants_context:
-        call: Invoke = function
-    else:
-
-        def call(message: Any, context: Context) -> Coroutine[Any, Any, Any]:
-            del context
-            return function(message)
-
+    call = Call(handler.function, handler.wants_context)
     for layer in reversed(middleware):
         if type(layer).on_handle is not Middleware.on_handle:
             call = _wrap(layer, call)
     return call
 
 
-def _wrap(layer: Middleware, inner: Invoke) -> Invoke:
-    def call(message: Any, context: Context) -> Coroutine[Any, Any, Any]:
-        return layer.on_handle(message, context, lambda: inner(message, context))
+def _wrap(layer: Middleware, inner: Call) -> Call:
+    further = inner.invoke
 
-    return call
+    def call(message: Any, context: Context) -> Coroutine[Any, Any, Any]:
+        with_context = (message, context) if inner.wants_context else (message,)
+        return layer.on_handle(message, context, lambda: further(*with_context))
+
+    return Call(call, wants_context=True)
 
 
 def compile_publish(middleware: Sequence[Middleware]) -> OnPublish | None:

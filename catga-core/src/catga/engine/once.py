@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 
 from catga.engine.work import Work
 from catga.ground.clock import Clock
@@ -27,7 +28,7 @@ def failure_of(key: Completion) -> Completion:
 
     It is no completion: a replay of the dead letter runs the handler, and may still complete it.
     """
-    return attrs.evolve(key, message_id=f"{key.message_id} failed")
+    return msgspec.structs.replace(key, message_id=f"{key.message_id} failed")
 
 
 @attrs.frozen
@@ -51,7 +52,7 @@ class Once:
     def __init__(
         self, inbox: InboxStore, clock: Clock, *, key: Completion, answers: bool = False
     ) -> None:
-        self._of = key
+        self._of = key.namespace, key.group, key.type
         self._answers = answers
         self._inbox = inbox
         self._clock = clock
@@ -59,19 +60,18 @@ class Once:
 
     def record(self, work: Work) -> Record:
         """Return what is to be recorded of a delivery whose handler succeeded."""
-        return Record(self._key(_id(work)), None if work.reply is None else work.reply.body)
+        return Record(self._key(work), None if work.reply is None else work.reply.body)
 
-    def _key(self, message_id: str) -> Completion:
-        of = self._of
-        return Completion(of.namespace, of.group, of.type, message_id)
+    def _key(self, work: Work) -> Completion:
+        return Completion(*self._of, "" if work.envelope is None else work.envelope.id)
 
     def failure(self, work: Work, body: bytes) -> Record:
         """Return what is to be kept of a request that became a dead letter."""
-        return Record(failure_of(self._key(_id(work))), body)
+        return Record(failure_of(self._key(work)), body)
 
     async def failures(self, works: Sequence[Work]) -> list[bytes | None]:
         """Return how each had failed. Raises `TransportError` when it cannot be told."""
-        return await self._inbox.responses([failure_of(self._key(_id(work))) for work in works])
+        return await self._inbox.responses([failure_of(self._key(work)) for work in works])
 
     async def admit(self, works: Sequence[Work]) -> Admitted:
         """Sort deliveries; a second copy of an id in hand is not among them: `after` brings it
@@ -85,7 +85,7 @@ class Once:
                 fresh.append(work)
             else:
                 waiting.append(work)
-        keys = [self._key(_id(work)) for work in fresh]
+        keys = [self._key(work) for work in fresh]
         done = await self._look_up([*keys, *map(failure_of, keys)] if self._answers else keys)
         if done is None:
             return Admitted(unclear=fresh)
@@ -102,8 +102,17 @@ class Once:
     async def look_again(self, work: Work) -> bool | None:
         """Say whether a delivery that waited was completed elsewhere; None when it cannot be
         told."""
-        done = await self._look_up([self._key(_id(work))])
+        done = await self._look_up([self._key(work)])
         return None if done is None else done[0]
+
+    def completed(self, works: Sequence[Work]) -> list[Work]:
+        """Deliveries in hand were completed: return the copies that waited for them."""
+        copies: list[Work] = []
+        in_hand = self._in_hand
+        for work in works:
+            if work.exactly and work.envelope is not None:
+                copies += in_hand.pop(work.envelope.id, ())
+        return copies
 
     def after(self, work: Work, *, completed: bool) -> tuple[list[Work], list[Work]]:
         """A delivery in hand ended: return which waiting copies to handle, and which are done."""

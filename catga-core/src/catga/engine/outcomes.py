@@ -10,12 +10,11 @@ from catga.engine.deadletters import describe
 from catga.engine.handling import Handler
 from catga.engine.once import Once
 from catga.engine.services import Services
-from catga.engine.settling import Decision
 from catga.engine.work import State, Stop, Work
 from catga.errors import CatgaError, CodecError, LeaseLost
 from catga.model.retry import Reject, Retry
 from catga.policy import Park
-from catga.spi import Ack, Effects, Nack, Outgoing, Record
+from catga.spi import Ack, Nack, Outgoing, Record
 from catga.spi import Reject as Rejection
 
 __all__ = ["Outcomes"]
@@ -46,27 +45,27 @@ class Outcomes:
         self.once: Once | None = None
         """Set when this handler has completion records."""
 
+    def received(self, count: int) -> None:
+        """Account for deliveries that came."""
+        self._counts["received"] += count
+
     def conclude(self, work: Work, error: BaseException | None) -> None:
         """Decide what follows a handler that ended, with this error or without one."""
         if error is not None:
-            _log.warning(
-                "%s failed on %s %s, attempt %d: %r",
-                self._handler.name,
-                self._handler.wire.name,
-                work.delivery.sequence or "(live)",
-                work.delivery.attempt,
-                error,
-                # What a handler asks for in so many words needs no trace.
-                exc_info=None if isinstance(error, Retry | Reject) else error,
-            )
-        if work.feed.settler is None:
+            self._tell(work, error)
+        settler = work.feed.settler
+        if settler is None:
             if self._answers:
                 self._respond(work, error)
             self.off_hands(work, "ack" if error is None else "dropped")
         elif work.stop is Stop.LEASE_LOST:
             self.off_hands(work, "lost")
         elif error is None:
-            self._complete(work)
+            if work.exactly and self.once is not None:
+                self._record(work, self.once)
+            elif self._answers:
+                self._respond(work, None)
+            settler.add(work)
         elif work.stop is Stop.DRAIN:
             self.decide(work, Nack(0.0))  # it has not failed: another may have it at once
         else:
@@ -78,18 +77,24 @@ class Outcomes:
             else:
                 self.decide(work, Nack(verdict.delay))
 
-    def _complete(self, work: Work) -> None:
-        """A stored message was handled."""
-        if not work.exactly or self.once is None:
-            if self._answers:
-                self._respond(work, None)
-            if work.feed.settler is not None:
-                work.feed.settler.add(Decision(work, _ACK))
-            return
+    def _tell(self, work: Work, error: BaseException) -> None:
+        _log.warning(
+            "%s failed on %s %s, attempt %d: %r",
+            self._handler.name,
+            self._handler.wire.name,
+            work.delivery.sequence or "(live)",
+            work.delivery.attempt,
+            error,
+            # What a handler asks for in so many words needs no trace.
+            exc_info=None if isinstance(error, Retry | Reject) else error,
+        )
+
+    def _record(self, work: Work, once: Once) -> None:
+        """Say what is to be recorded of a message that was handled."""
         if self._answers:
             work.reply = self._reply(work)
-        effects = None if work.context is None else work.context.effects
-        self.decide(work, _ACK, self.once.record(work), effects)
+        work.record = once.record(work)
+        work.effects = work.written
 
     def refused(self, work: Work, error: Exception) -> None:
         """Nothing of what the handler did was committed, so that it has failed after all."""
@@ -168,8 +173,9 @@ class Outcomes:
         )
         work.response = error
         work.state = State.SETTLING
-        record = self._failure(work, error)
-        work.feed.settler.add(Decision(work, Rejection(cause), record, dead_letter=letter))
+        work.outcome, work.dead_letter = Rejection(cause), letter
+        work.record, work.effects = self._failure(work, error), None
+        work.feed.settler.add(work)
 
     def _failure(self, work: Work, error: BaseException | None) -> Record | None:
         """Return what is kept of a request that fails for good: whoever asks again is told."""
@@ -180,17 +186,31 @@ class Outcomes:
             work.reply = self._services.responder.failure(work.envelope, told)
         return None if work.reply is None else self.once.failure(work, work.reply.body)
 
-    def decide(
-        self,
-        work: Work,
-        outcome: Ack | Nack,
-        record: Record | None = None,
-        effects: Effects | None = None,
-    ) -> None:
+    def decide(self, work: Work, outcome: Ack | Nack) -> None:
         """Let the settler carry out a decision (there is none to carry out at QoS 0)."""
         work.state = State.SETTLING
         if work.feed.settler is not None:
-            work.feed.settler.add(Decision(work, outcome, record, effects=effects))
+            work.outcome = outcome
+            work.record = work.effects = None
+            work.feed.settler.add(work)
+
+    def acknowledged(self, works: Sequence[Work]) -> None:
+        """Account for deliveries of one feed that were handled and are settled."""
+        self._counts["ack"] += len(works)
+        works[0].feed.release_all(works, "ack")
+        settled = self._services.signals.settled
+        if settled is not None:
+            for work in works:
+                if work.context is not None:
+                    settled(work.context, "ack")
+        if self.once is None:
+            return
+        if self._answers:
+            for work in works:
+                if work.reply is not None:
+                    self._services.responder.send(work.reply)
+        for copy in self.once.completed(works):
+            self.decide(copy, _ACK)
 
     def off_hands(self, work: Work, word: str) -> None:
         """Account for one delivery that is settled, lost or dropped."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
-from catga.engine.context import CURRENT, Context
-from catga.engine.handling import Invoke
+from catga.engine.context import CURRENT
+from catga.engine.handling import Call
 from catga.engine.work import State, Work
 from catga.ground.ids import NEXT_ID, derived_ids
 from catga.ground.tasks import run_in_context
@@ -17,9 +17,12 @@ from catga.model.message import Identity, Message, adopt
 
 __all__ = ["remember", "run_handler"]
 
+# Members of an enumeration are looked up dearly.
+_RUNNING, _SETTLING = State.RUNNING, State.SETTLING
+
 
 def run_handler(
-    work: Work, message: Any, context: Context, invoke: Invoke, deadline: float
+    work: Work, message: Any, call: Call, deadline: float
 ) -> Coroutine[Any, Any, None] | None:
     """Run the handler up to where it waits; return what is left of it, None when it has ended.
 
@@ -27,14 +30,11 @@ def run_handler(
     anything, and `work.stop` says whether we ended it. What is left is awaited in the same task.
     """
     variables = copy_context()
-    # Of the group as well: two groups that publish the same are two senders.
-    ids = None
-    if work.exactly and context.exactly_once:
-        ids = derived_ids(context.group, context.type, context.message_id)
-    work.state = State.RUNNING
+    ids = _ids_of(work) if work.exactly else None
+    work.state = _RUNNING
     try:
-        handler = invoke(message, context)
-        waiting = variables.run(_begin, handler, context, ids)
+        handler = call.invoke(message, work.context) if call.wants_context else call.invoke(message)
+        waiting = variables.run(_begin, handler, work, ids)
     except StopIteration as stop:
         work.response = stop.value
     except asyncio.CancelledError as cancelled:
@@ -45,15 +45,22 @@ def run_handler(
         work.task = asyncio.current_task()
         work.deadline = deadline
         return _finish(work, run_in_context(variables, handler, waiting))
-    work.state = State.SETTLING
+    work.state = _SETTLING
     return None
 
 
-def _begin(
-    handler: Coroutine[Any, Any, Any], context: Context, ids: Callable[[], str] | None
-) -> Any:
+def _ids_of(work: Work) -> Callable[[], str] | None:
+    """Return where the ids of what it publishes come from: the same ones in every run."""
+    envelope, group = work.envelope, work.feed.group
+    if envelope is None or not group:
+        return None
+    # Of the group as well: two groups that publish the same are two senders.
+    return derived_ids(group, envelope.type, envelope.id)
+
+
+def _begin(handler: Coroutine[Any, Any, Any], work: Work, ids: Callable[[], str] | None) -> Any:
     """Run in the handler's own context: what it sets is gone with it."""
-    CURRENT.set(context)
+    CURRENT.set(work)
     if ids is not NEXT_ID.get():  # setting is ten times dearer than looking
         NEXT_ID.set(ids)
     return handler.send(None)
@@ -79,7 +86,7 @@ async def _finish(work: Work, rest: Coroutine[Any, Any, Any]) -> None:
         work.error = error
     finally:
         # At once, and before anything is awaited: from here on a cancel would hit the settlement.
-        work.state = State.SETTLING
+        work.state = _SETTLING
         work.deadline = float("inf")
         if work.stop is not None and task is not None:
             task.uncancel()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import attrs
 
 from catga.engine.deadletters import DeadLetter
+from catga.engine.outcomes import Outcomes
 from catga.engine.publishing import Publisher
 from catga.engine.work import Feed, Work
 from catga.errors import PayloadTooLarge, TransportError
@@ -20,22 +21,18 @@ from catga.spi import (
     Commit,
     Conflict,
     Done,
-    Effects,
     InboxStore,
     Lost,
     Nack,
     Receipt,
-    Record,
     Refused,
     Reject,
     Rejected,
-    Settle,
-    Settlement,
     SettleResult,
     Unknown,
 )
 
-__all__ = ["Decision", "Settler"]
+__all__ = ["Settler"]
 
 _log = logging.getLogger("catga")
 _WORDS: Mapping[type, str] = {
@@ -49,31 +46,14 @@ _PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _STORE_AGAIN = 5.0
 """Seconds until a message is tried again whose dead letter could not be stored."""
+_RECORD_AGAIN = 1.0
+"""Seconds until a message comes again whose completion could not be recorded."""
+_ALL_DONE, _ALL_ACKS = frozenset({Done}), frozenset({Ack})
 
 
-class Decision(Settle):
-    """What is to become of one delivery in hand: the settlement itself, and what goes with it."""
-
-    __slots__ = ("dead_letter", "effects", "record", "work")
-
-    def __init__(
-        self,
-        work: Work,
-        outcome: Settlement,
-        record: Record | None = None,
-        dead_letter: DeadLetter | None = None,
-        effects: Effects | None = None,
-    ) -> None:
-        self.delivery = work.delivery
-        self.outcome = outcome
-        self.confirm = work.exactly
-        self.work = work
-        self.record = record
-        """To be written before (or with) the acknowledgement, or before the dead letter."""
-        self.dead_letter = dead_letter
-        """To be parked before the rejection."""
-        self.effects = effects
-        """To be written with the record, in one step."""
+def _given_back(work: Work, seconds: float) -> Work:
+    work.outcome = Nack(seconds)
+    return work
 
 
 def _without_body(letter: DeadLetter) -> DeadLetter:
@@ -97,7 +77,7 @@ class Settler:
         publisher: Publisher,
         clock: Clock,
         source: str,
-        on_settled: Callable[[Work, str], None],
+        outcomes: Outcomes,
         on_uncommitted: Callable[[Work, Conflict | Refused], None],
     ) -> None:
         self._feed = feed
@@ -107,57 +87,57 @@ class Settler:
         self._publisher = publisher
         self._clock = clock
         self._source = source
-        self._on_settled = on_settled
+        self._outcomes = outcomes
         self._on_uncommitted = on_uncommitted
-        self._decisions: list[Decision] = []
+        self._decided: list[Work] = []
         self._wanted = asyncio.Event()
         self._closing = False
 
-    def add(self, decision: Decision) -> None:
-        """Take a decision; it is carried out with the next batch."""
-        if not self._decisions:  # whoever carries them out knows of the others
+    def add(self, work: Work) -> None:
+        """Take what is decided; it is carried out with the next batch."""
+        if not self._decided:  # whoever carries them out knows of the others
             self._wanted.set()
-        self._decisions.append(decision)
+        self._decided.append(work)
 
     async def run(self) -> None:
         """Carry out decisions until closed and nothing is left."""
         while True:
-            if not self._decisions:
+            if not self._decided:
                 if self._closing:
                     return
                 self._wanted.clear()
                 await self._wanted.wait()
                 continue
-            batch, self._decisions = self._decisions, []
+            batch, self._decided = self._decided, []
             try:
                 await self._carry_out(batch)
             except Exception:
                 _log.exception("settling failed; the leases will end by themselves")
-                for decision in batch:
-                    self._off_hands(decision, Unknown(TransportError("settling failed")))
+                for work in batch:
+                    self._off_hands(work, Unknown(TransportError("settling failed")))
 
     def close(self) -> None:
         """Let `run` end once everything decided so far is carried out."""
         self._closing = True
         self._wanted.set()
 
-    async def _carry_out(self, batch: list[Decision]) -> None:
-        plain = [d for d in batch if d.dead_letter is None and d.record is None]
+    async def _carry_out(self, batch: list[Work]) -> None:
+        plain = [work for work in batch if work.dead_letter is None and work.record is None]
         if len(plain) == len(batch):  # almost always
             await self._settle(plain)
             return
-        parking = [decision for decision in batch if decision.dead_letter is not None]
-        completing = [d for d in batch if d.record is not None and d.dead_letter is None]
-        await self._keep_failures([d for d in parking if d.record is not None])
+        parking = [work for work in batch if work.dead_letter is not None]
+        completing = [w for w in batch if w.record is not None and w.dead_letter is None]
+        await self._keep_failures([work for work in parking if work.record is not None])
         if parking and self._parks:
             plain += await self._park(parking)
         elif parking:
             plain += await self._publish_letters(parking)
         # Effects are only ever there where they can be committed (`Context.transaction`).
-        joint, apart = completing, list[Decision]()
+        joint, apart = completing, list[Work]()
         if not self._commits:
-            joint = [decision for decision in completing if decision.effects is not None]
-            apart = [decision for decision in completing if decision.effects is None]
+            joint = [work for work in completing if work.effects is not None]
+            apart = [work for work in completing if work.effects is None]
         if joint:
             await self._commit(joint)
         if apart:
@@ -165,110 +145,117 @@ class Settler:
         if plain:
             await self._settle(plain)
 
-    async def _keep_failures(self, batch: list[Decision]) -> None:
+    async def _keep_failures(self, batch: list[Work]) -> None:
         """Keep how requests failed before their dead letters are stored: from then on nobody has
         the message any more who could."""
         if not batch or self._inbox is None:
             return
         inbox = self._inbox
 
-        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
-            return await inbox.record([d.record for d in part if d.record is not None])
+        async def attempt(part: Sequence[Work]) -> list[SettleResult]:
+            return await inbox.record([work.record for work in part if work.record is not None])
 
         for result in await self._persist(batch, attempt, until_lease_ends=False):
             if isinstance(result, Unknown):
                 _log.error("how a request failed could not be kept: %s", result.error)
 
-    async def _park(self, batch: list[Decision]) -> list[Decision]:
+    async def _park(self, batch: list[Work]) -> list[Work]:
         """Store the dead letters and settle, in one step; what could not be stored is nacked."""
-        letters = {d: d.dead_letter for d in batch if d.dead_letter is not None}
+        letters = {work: work.dead_letter for work in batch if work.dead_letter is not None}
 
-        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
-            pairs = [(d.work.delivery, letters[d].outgoing(self._source)) for d in part]
+        async def attempt(part: Sequence[Work]) -> list[SettleResult]:
+            pairs = [(work.delivery, letters[work].outgoing(self._source)) for work in part]
             results = await self._feed.subscription.park(pairs)
-            for decision, (_, letter), result in zip(part, pairs, results, strict=True):
+            for work, (_, letter), result in zip(part, pairs, results, strict=True):
                 if isinstance(result, Done):
                     self._publisher.tell(letter, Receipt(letter.message_id))
                 if isinstance(result, Unknown) and isinstance(result.error, PayloadTooLarge):
-                    letters[decision] = _without_body(letters[decision])
+                    letters[work] = _without_body(letters[work])
             return results
 
         # Once more, and no longer: others wait behind it for their settlement.
         results = await self._persist(batch, attempt, until_lease_ends=False)
         left = []
-        for decision, result in zip(batch, results, strict=True):
+        for work, result in zip(batch, results, strict=True):
             if isinstance(result, Unknown):
                 _log.error("a dead letter could not be stored: %s", result.error)
-                left.append(Decision(decision.work, Nack(_STORE_AGAIN)))
+                left.append(_given_back(work, _STORE_AGAIN))
             else:
-                self._off_hands(decision, result)
+                self._off_hands(work, result)
         return left
 
-    async def _publish_letters(self, batch: list[Decision]) -> list[Decision]:
+    async def _publish_letters(self, batch: list[Work]) -> list[Work]:
         """Store the dead letters; what could not be stored is nacked instead of rejected."""
-        letters = [d.dead_letter for d in batch if d.dead_letter is not None]
+        letters = [work.dead_letter for work in batch if work.dead_letter is not None]
         results = await self._publisher.send([one.outgoing(self._source) for one in letters])
         for i, result in enumerate(results):
             if isinstance(result, Rejected) and isinstance(result.error, PayloadTooLarge):
                 smaller = _without_body(letters[i])
                 results[i] = (await self._publisher.send([smaller.outgoing(self._source)]))[0]
         settled = []
-        for decision, result in zip(batch, results, strict=True):
+        for work, result in zip(batch, results, strict=True):
             if isinstance(result, Receipt):
-                settled.append(decision)
+                settled.append(work)
             else:
                 _log.error("a dead letter could not be stored: %s", result.error)
-                settled.append(Decision(decision.work, Nack(_STORE_AGAIN)))
+                settled.append(_given_back(work, _STORE_AGAIN))
         return settled
 
-    async def _record(self, batch: list[Decision]) -> list[Decision]:
+    async def _record(self, batch: list[Work]) -> list[Work]:
         """Record completions; what is not surely recorded is not acknowledged."""
         if self._inbox is None:
             raise TransportError("there is no store for completion records")
         inbox = self._inbox
 
-        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
-            return await inbox.record([d.record for d in part if d.record is not None])
+        async def attempt(part: Sequence[Work]) -> list[SettleResult]:
+            return await inbox.record([work.record for work in part if work.record is not None])
 
         recorded = await self._persist(batch, attempt)
         return [
-            Decision(d.work, d.outcome if isinstance(result, Done) else Nack(1.0))
-            for d, result in zip(batch, recorded, strict=True)
+            work if isinstance(result, Done) else _given_back(work, _RECORD_AGAIN)
+            for work, result in zip(batch, recorded, strict=True)
         ]
 
-    async def _commit(self, batch: list[Decision]) -> None:
+    async def _commit(self, batch: list[Work]) -> None:
         """Record and acknowledge in one step, where the transport can."""
 
-        async def attempt(part: Sequence[Decision]) -> list[SettleResult]:
+        async def attempt(part: Sequence[Work]) -> list[SettleResult]:
             return await self._feed.subscription.commit(
-                [Commit(d.work.delivery, d.record, d.effects) for d in part if d.record is not None]
+                [Commit(w.delivery, w.record, w.effects) for w in part if w.record is not None]
             )
 
-        for decision, result in zip(batch, await self._persist(batch, attempt), strict=True):
-            if isinstance(result, Conflict | Refused):
-                self._on_uncommitted(decision.work, result)
-                continue
+        results = await self._persist(batch, attempt)
+        for work, result in zip(batch, results, strict=True):
             if isinstance(result, Done) and result.before:
                 # What was answered then is kept; what was worked out now was not written.
-                decision.work.reply = None
-            elif isinstance(result, Done) and decision.effects is not None:
-                for outgoing in decision.effects.outgoing:
+                work.reply = None
+            elif isinstance(result, Done) and work.effects is not None:
+                for outgoing in work.effects.outgoing:
                     self._publisher.tell(outgoing, Receipt(outgoing.message_id))
-            self._off_hands(decision, result)
+        if _ALL_DONE.issuperset(map(type, results)):
+            self._outcomes.acknowledged(batch)
+            return
+        for work, result in zip(batch, results, strict=True):
+            if isinstance(result, Conflict | Refused):
+                self._on_uncommitted(work, result)
+            else:
+                self._off_hands(work, result)
 
-    async def _settle(self, batch: list[Decision]) -> None:
+    async def _settle(self, batch: list[Work]) -> None:
         # Once more, and no longer: the end of the lease makes the rest good by itself.
         settle = self._feed.subscription.settle
         results = await self._persist(batch, settle, until_lease_ends=False)
-        told = self._on_settled
-        for decision, result in zip(batch, results, strict=True):
-            outcome = decision.outcome if type(result) is Done else result
-            told(decision.work, _WORDS[type(outcome)])
+        all_done = _ALL_DONE.issuperset(map(type, results))
+        if all_done and _ALL_ACKS.issuperset([type(work.outcome) for work in batch]):
+            self._outcomes.acknowledged(batch)  # almost always
+            return
+        for work, result in zip(batch, results, strict=True):
+            self._off_hands(work, result)
 
     async def _persist(
         self,
-        batch: list[Decision],
-        attempt: Callable[[list[Decision]], Awaitable[list[SettleResult]]],
+        batch: list[Work],
+        attempt: Callable[[list[Work]], Awaitable[list[SettleResult]]],
         *,
         until_lease_ends: bool = True,
     ) -> list[SettleResult]:
@@ -284,7 +271,7 @@ class Settler:
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
             now = self._clock.monotonic()
-            ours = [i for i in again if batch[i].work.delivery.lease_until > now]
+            ours = [i for i in again if batch[i].delivery.lease_until > now]
             if not ours:
                 break
             repeated = await attempt([batch[i] for i in ours])
@@ -294,6 +281,7 @@ class Settler:
                 break
         return results
 
-    def _off_hands(self, decision: Decision, result: SettleResult) -> None:
-        word = _WORDS[type(decision.outcome if type(result) is Done else result)]
-        self._on_settled(decision.work, word)
+    def _off_hands(self, work: Work, result: SettleResult) -> None:
+        self._outcomes.off_hands(
+            work, _WORDS[type(work.outcome if type(result) is Done else result)]
+        )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from catga.codecs import UNREAD
 from catga.engine.context import Context
+from catga.engine.deadletters import DeadLetter
+from catga.engine.transaction import Atomic
 from catga.model.envelope import Envelope
-from catga.spi import Delivery, Outgoing, Source, Subscription
+from catga.model.qos import QualityOfService
+from catga.spi import Effects, Outgoing, Record, Settle, Source, Subscription
 
 if TYPE_CHECKING:
     from catga.engine.settling import Settler
@@ -34,48 +39,61 @@ class Stop(Enum):
     DRAIN = "the drain deadline passed"
 
 
-class Work:
-    """One delivery in hand."""
+class Work(Settle, eq=False):
+    """One delivery in hand, and what is to become of it: what is settled is the same object."""
 
-    __slots__ = (
-        "conflicts",
-        "context",
-        "deadline",
-        "delivery",
-        "ended",
-        "envelope",
-        "error",
-        "exactly",
-        "feed",
-        "reply",
-        "response",
-        "since",
-        "state",
-        "stop",
-        "task",
-    )
+    feed: Feed = None  # type: ignore[assignment]  # always given
+    envelope: Envelope | None = None
+    """None when it could not be read."""
+    message: Any = UNREAD
+    """What its handler is given; `UNREAD` while it is still to be read from the envelope."""
+    qos: QualityOfService = QualityOfService.AT_MOST_ONCE
+    since: float = 0.0
+    """When it came."""
+    state: State = State.QUEUED
+    exactly: bool = False
+    """Whether it is stored and must not be handled twice (QoS 2)."""
+    response: Any = None
+    """What its handler returned."""
+    error: BaseException | None = None
+    """What its handler raised."""
+    reply: Outgoing | None = None
+    """What is sent to the requester once it is recorded (QoS 2)."""
+    record: Record | None = None
+    """To be written before (or with) the acknowledgement, or before the dead letter."""
+    dead_letter: DeadLetter | None = None
+    """To be parked before the rejection."""
+    effects: Effects | None = None
+    """To be written with the record, in one step."""
+    conflicts: int = 0
+    stop: Stop | None = None
+    task: asyncio.Task[Any] | None = None
+    deadline: float = float("inf")
+    ended: str = ""
+    """What became of it, once it is off our hands."""
+    _context: Context | None = None
 
-    def __init__(self, feed: Feed, delivery: Delivery, now: float) -> None:
-        self.feed = feed
-        self.delivery = delivery
-        self.envelope: Envelope | None = None
-        self.context: Context | None = None
-        self.exactly = False
-        """Whether it is stored and must not be handled twice (QoS 2)."""
-        self.response: Any = None
-        self.error: BaseException | None = None
-        """What its handler raised."""
-        self.reply: Outgoing | None = None
-        """What is sent to the requester once it is recorded (QoS 2)."""
+    @property
+    def context(self) -> Context | None:
+        """The delivery as its handler sees it, made when first asked for."""
+        context = self._context
+        if context is None and self.envelope is not None:
+            feed = self.feed
+            context = self._context = Context(
+                self.envelope, self.delivery, feed.group, self.qos, feed.atomic
+            )
+        return context
+
+    @property
+    def written(self) -> Effects | None:
+        """What its handler's transaction wrote, if it had one."""
+        return None if self._context is None else self._context.effects
+
+    def begin_anew(self) -> None:
+        """Be as it was before its handler ran."""
+        self._context = self.reply = self.error = self.record = self.effects = None
+        self.response = None
         self.state = State.QUEUED
-        self.conflicts = 0
-        self.stop: Stop | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.deadline = float("inf")
-        self.since = now
-        """When it came."""
-        self.ended = ""
-        """What became of it, once it is off our hands."""
 
     def cancel(self, why: Stop) -> None:
         """Cancel the handler if, and only if, it is running right now."""
@@ -89,8 +107,10 @@ class Feed:
 
     __slots__ = (
         "_waiter",
+        "atomic",
         "draining",
         "extending",
+        "group",
         "settler",
         "source",
         "subscription",
@@ -98,9 +118,13 @@ class Feed:
         "works",
     )
 
-    def __init__(self, subscription: Subscription, source: Source, window: int) -> None:
+    def __init__(self, subscription: Subscription, source: Source, window: int, group: str) -> None:
         self.subscription = subscription
         self.source = source
+        self.group = group
+        """Of the handler; empty for a broadcast listener."""
+        self.atomic: Atomic | None = None
+        """What begins its transactions, where the transport has them."""
         self.window = window
         self.works: set[Work] = set()
         self.settler: Settler | None = None
@@ -135,6 +159,16 @@ class Feed:
         """Take one delivery off our hands."""
         work.state = State.GONE
         self.works.discard(work)
+        if self._waiter is not None:
+            self._wake()
+
+    def release_all(self, works: Sequence[Work], word: str) -> None:
+        """Take these off our hands; the word says what became of them all."""
+        gone = State.GONE
+        for work in works:
+            work.state = gone
+            work.ended = word
+        self.works.difference_update(works)
         if self._waiter is not None:
             self._wake()
 

@@ -75,9 +75,9 @@ class Request(Message, Generic[ResponseT]):
     __slots__ = ()
 
 
-def adopt(message: Message, identity: Identity) -> None:
-    """Fix the identity of `message`, which has none yet."""
-    object.__setattr__(message, "_identity", identity)  # attrs may have frozen the class
+adopt = vars(Message)["_identity"].__set__
+"""Fix the identity of a message which has none yet, of a frozen class as well: `adopt(message,
+identity)`."""
 
 
 def identify(

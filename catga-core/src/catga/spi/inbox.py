@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import attrs
+import msgspec
 
 from catga.model.outcome import SettleResult
 from catga.spi.delivery import Delivery
@@ -14,8 +14,7 @@ from catga.spi.effects import Effects
 __all__ = ["Commit", "Completion", "InboxStore", "Record"]
 
 
-@attrs.frozen
-class Completion:
+class Completion(msgspec.Struct, frozen=True, gc=False):
     """The statement that this group completed this message: the key of a record."""
 
     namespace: str
@@ -24,17 +23,18 @@ class Completion:
     message_id: str
 
 
-@attrs.frozen
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A completion, and what is kept with it."""
 
     key: Completion
-    response: bytes | None = attrs.field(default=None, repr=False)
+    response: bytes | None = None
     """What a request was answered with; never empty."""
 
+    def __repr__(self) -> str:
+        return f"Record({self.key!r})"
 
-@attrs.frozen
-class Commit:
+
+class Commit(msgspec.Struct, frozen=True, eq=False):
     """What is written in one step when a handler has succeeded."""
 
     delivery: Delivery

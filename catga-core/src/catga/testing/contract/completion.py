@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import attrs
+import msgspec
 
 from catga.model.capability import Capability
 from catga.spi import Commit, Completion, Done, Kind, Lost, Record
@@ -69,9 +69,9 @@ class CompletionContract:
         key = stage.completion("Charge", "m-1")
         assert await stage.wait(inbox.record([Record(key)])) == [Done()]
         others: list[Completion] = [
-            attrs.evolve(key, group="audit"),
-            attrs.evolve(key, type="Refund"),
-            attrs.evolve(key, message_id="m-2"),
+            msgspec.structs.replace(key, group="audit"),
+            msgspec.structs.replace(key, type="Refund"),
+            msgspec.structs.replace(key, message_id="m-2"),
         ]
         assert await stage.wait(inbox.completed([*others, key])) == [False, False, False, True]
 

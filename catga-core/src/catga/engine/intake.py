@@ -1,0 +1,128 @@
+"""The intake: what a handler's subscriptions deliver, read and sorted before it is run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+from catga.codecs import EventReader
+from catga.engine.handling import Handler
+from catga.engine.outcomes import Outcomes
+from catga.engine.services import Services
+from catga.engine.work import Feed, Work
+from catga.errors import (
+    CatgaError,
+    CodecError,
+    SubscriptionClosed,
+    TransportError,
+    UnknownTypeError,
+)
+from catga.model.qos import QualityOfService
+from catga.spi import Ack, Delivery, EventKind, Nack, TransportEvent
+
+__all__ = ["Intake"]
+
+_AT_MOST, _EXACTLY = QualityOfService.AT_MOST_ONCE, QualityOfService.EXACTLY_ONCE
+_ACK = Ack()
+_POLL = 5.0
+_PAUSE = 0.5
+
+
+class Intake:
+    """Reads the subscriptions of one handler, and queues what it has to handle."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        services: Services,
+        outcomes: Outcomes,
+        name: str,
+        queue: Callable[[Iterable[Work]], None],
+    ) -> None:
+        self.read = EventReader(handler.wire).read
+        self._type = handler.wire.name
+        self._least = max(handler.qos, QualityOfService.AT_LEAST_ONCE)
+        self._s = services
+        self._outcomes = outcomes
+        self._name = name
+        self._queue = queue
+
+    async def run(self, feed: Feed) -> None:
+        """Read the feed until it is drained."""
+        while True:
+            room = await feed.room()
+            if feed.draining and feed.settler is not None:
+                return
+            try:
+                deliveries = await feed.subscription.receive(room, 0 if feed.draining else _POLL)
+            except SubscriptionClosed as error:
+                if not feed.draining:
+                    await self._reopen(feed, error)
+                    continue
+                return
+            except TransportError as error:
+                self._trouble(f"receiving failed: {error}")
+                await self._s.clock.sleep(_PAUSE)
+                continue
+            if deliveries:
+                await self._admit(feed, deliveries)
+            elif feed.draining:
+                return
+            else:
+                # A subscription closed under us answers at once: others must run all the same.
+                await asyncio.sleep(0)
+
+    async def _reopen(self, feed: Feed, reason: Exception) -> None:
+        self._trouble(f"the subscription ended ({reason}); opening it again")
+        await self._s.clock.sleep(_PAUSE)
+        try:
+            await feed.subscription.close()
+            feed.subscription = await self._s.resubscribe(feed.source)
+        except CatgaError as error:
+            self._trouble(f"it could not be opened: {error}")
+
+    def _trouble(self, detail: str) -> None:
+        self._s.emit(TransportEvent(EventKind.TROUBLE, f"{self._name}: {detail}"))
+
+    async def _admit(self, feed: Feed, deliveries: Sequence[Delivery]) -> None:
+        """Read the envelopes, sort out poison and what was completed before, queue the rest."""
+        ready: list[Work] = []
+        once: list[Work] = []
+        now = self._s.clock.monotonic()
+        self._outcomes.received(len(deliveries))
+        read, stored, least = self.read, feed.settler is not None, self._least
+        recorded = self._outcomes.once is not None
+        for delivery in deliveries:
+            try:
+                envelope, message = read(delivery.body, delivery.headers)
+                if envelope.type != self._type:
+                    self._refuse(envelope.type)
+            except CodecError as error:
+                self._outcomes.poison(self._unreadable(feed, delivery, now), error)
+                continue
+            qos = (least if envelope.qos < least else envelope.qos) if stored else _AT_MOST  # noqa: FURB136 - a call costs more
+            exactly = qos is _EXACTLY
+            work = Work(delivery, _ACK, exactly, feed, envelope, message, qos, now)
+            work.exactly = exactly
+            (once if exactly and recorded else ready).append(work)
+        feed.works.update(ready, once)
+        if once and self._outcomes.once is not None:
+            admitted = await self._outcomes.once.admit(once)
+            ready += admitted.to_handle
+            for work in admitted.completed:
+                self._outcomes.decide(work, _ACK)
+            if admitted.failed:
+                await self._outcomes.fail_again(admitted.failed)
+            for work in admitted.unclear:
+                self._outcomes.decide(work, Nack(_PAUSE))
+        self._queue(ready)
+
+    def _refuse(self, type_: str) -> NoReturn:
+        raise UnknownTypeError(f"a {type_!r} came on the subject of {self._type!r}")
+
+    @staticmethod
+    def _unreadable(feed: Feed, delivery: Delivery, now: float) -> Work:
+        work = Work(delivery, _ACK, feed=feed, since=now)
+        feed.works.add(work)
+        return work
