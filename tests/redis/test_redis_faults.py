@@ -133,6 +133,7 @@ def test_nothing_is_written_on_a_socket_that_has_gone(server: RedisServer) -> No
         async with lab(server) as bench:
             transport = await bench.transport()
             await transport.publish([out("Gone")])
+            assert transport._session is not None
             line: Any = transport._session.line(b"{law:Gone}:log:0")
             # As when the other side resets it: known to the loop, not yet to the client.
             line._connection._writer.transport.abort()
