@@ -22,6 +22,11 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     type: str
     message_id: str
 
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """Namespace, group, type and message id."""
+        return self.namespace, self.group, self.type, self.message_id
+
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """A completion, and what is kept with it."""

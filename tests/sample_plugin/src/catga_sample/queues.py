@@ -159,19 +159,15 @@ def complete(db: Db, what: spi.Commit, now: float, ttl: float) -> Done | Lost:
 def record(db: Db, what: spi.Record, now: float, ttl: float) -> Done:
     """Note that this group completed this message, unless that is noted already."""
     if find(db, what.key, now) is None:
-        values = (*_words(what.key), now + ttl, what.response)
+        values = (*what.key.words, now + ttl, what.response)
         db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)", values)
     return Done()
-
-
-def _words(key: Completion) -> tuple[str, str, str, str]:
-    return key.namespace, key.group, key.type, key.message_id
 
 
 def find(db: Db, key: Completion, now: float) -> Any:
     """Return the row of what was noted within D, if it was: with the response."""
     sql = "SELECT response FROM record WHERE (namespace, party, type, id) = (?, ?, ?, ?)"
-    return db.execute(f"{sql} AND until > ?", (*_words(key), now)).fetchone()
+    return db.execute(f"{sql} AND until > ?", (*key.words, now)).fetchone()
 
 
 def keep_house(db: Db, bus: str, until: float, now: float) -> None:
