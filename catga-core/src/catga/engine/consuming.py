@@ -38,8 +38,6 @@ __all__ = ["Consumer"]
 _ACK, _QUEUED = Ack(), State.QUEUED
 _NEVER = float("inf")
 _PAUSE = 0.5
-_STALE = 0.25
-"""The share of its lease for which it is believed that nobody else has completed a delivery."""
 _CONFLICTS = 100
 """So often a handler is run again at once; then its delivery goes back to the broker."""
 _LAST_STEPS = 2.0
@@ -153,8 +151,7 @@ class Consumer:
 
         A process that is starved believes in leases that have ended, and would run it again.
         """
-        waited = now - work.since
-        return self._outcomes.once is not None and waited >= work.feed.subscription.lease * _STALE
+        return now - work.since >= work.feed.stale_after and self._outcomes.once is not None
 
     async def _look_again(self, work: Work) -> None:
         """Run it unless it was completed meanwhile, or that cannot be told; settle it then."""

@@ -77,15 +77,17 @@ class Once:
         """Sort deliveries; a second copy of an id in hand is not among them: `after` brings it
         back."""
         fresh: list[Work] = []
+        keys: list[Completion] = []
+        in_hand, of = self._in_hand, self._of
         for work in works:
             message_id = _id(work)
-            waiting = self._in_hand.get(message_id)
+            waiting = in_hand.get(message_id)
             if waiting is None:
-                self._in_hand[message_id] = []
+                in_hand[message_id] = []
                 fresh.append(work)
+                keys.append(Completion(*of, message_id))
             else:
                 waiting.append(work)
-        keys = [self._key(work) for work in fresh]
         done = await self._look_up([*keys, *map(failure_of, keys)] if self._answers else keys)
         if done is None:
             return Admitted(unclear=fresh)

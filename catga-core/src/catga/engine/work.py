@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Feed", "State", "Stop", "Work"]
 
 
+_STALE = 0.25
+"""A share of its lease."""
+
+
 class State(Enum):
     """Where a delivery is."""
 
@@ -113,6 +117,7 @@ class Feed:
         "group",
         "settler",
         "source",
+        "stale_after",
         "subscription",
         "window",
         "works",
@@ -121,6 +126,8 @@ class Feed:
     def __init__(self, subscription: Subscription, source: Source, window: int, group: str) -> None:
         self.subscription = subscription
         self.source = source
+        self.stale_after = subscription.lease * _STALE
+        """Seconds for which it is believed that nobody else has completed a delivery."""
         self.group = group
         """Of the handler; empty for a broadcast listener."""
         self.atomic: Atomic | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -44,10 +43,12 @@ def next_message_id() -> str:
 def derived_ids(*origin: str) -> Callable[[], str]:
     """Return what gives one id after the other; the same series for the same `origin`, which is
     of words without control characters."""
-    start, ordinals = "\0".join(origin), itertools.count(1)
+    made = 0
 
     def derive() -> str:
-        return blake2b(f"{start}\0{next(ordinals)}".encode(), digest_size=16).hexdigest()
+        nonlocal made
+        made += 1
+        return blake2b("\0".join((*origin, str(made))).encode(), digest_size=16).hexdigest()
 
     return derive
 
