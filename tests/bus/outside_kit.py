@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -108,10 +108,10 @@ class MemoryOutside(Outside):
     async def store(self, subject: Subject, body: bytes, **headers: str) -> None:
         del headers  # there are none in memory
         stream = self._broker.stream(subject.namespace, subject.type)
-        stream.append(self._outgoing(subject, body))
+        stream.append([self._outgoing(subject, body)])
 
     async def send(self, subject: Subject, body: bytes) -> None:
-        self._broker.send_live(self._outgoing(subject, body))
+        self._broker.send_live([self._outgoing(subject, body)])
 
     async def stored(self, subject: Subject) -> list[bytes]:
         stream = self._broker.stream(subject.namespace, subject.type)
@@ -129,9 +129,9 @@ class MemoryOutside(Outside):
         heard: Heard = []
         send = self._broker.send_live
 
-        def spy(outgoing: Outgoing) -> tuple[int, int]:
-            heard.append((outgoing.subject.text, outgoing.body))
-            return send(outgoing)
+        def spy(batch: Sequence[Outgoing]) -> tuple[int, int]:
+            heard.extend((outgoing.subject.text, outgoing.body) for outgoing in batch)
+            return send(batch)
 
         self._broker.send_live = spy  # type: ignore[method-assign]  # a tap on the wire
         try:
@@ -144,7 +144,7 @@ class MemoryOutside(Outside):
 
     async def unsettled(self, type_: str, group: str) -> int:
         known = self._broker.stream(self.namespace, type_).groups.get(group)
-        return 0 if known is None else len(known._open)
+        return 0 if known is None else len(known.unfinished())
 
     async def is_heard(self, type_: str) -> bool:
         return bool(self._broker._live[self.namespace, type_])

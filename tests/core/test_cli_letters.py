@@ -66,12 +66,12 @@ def letter(number: int, **changes: Any) -> DeadLetter:
 
 def lay(broker: MemoryBroker, *letters: DeadLetter) -> None:
     for each in letters:
-        broker.stream("catga", each.subject.type).append(each.outgoing("test"))
+        broker.stream("catga", each.subject.type).append([each.outgoing("test")])
 
 
 def lay_bytes(broker: MemoryBroker, body: bytes) -> None:
     out = attrs.evolve(letter(99).outgoing("test"), body=body)
-    broker.stream("catga", "Order").append(out)
+    broker.stream("catga", "Order").append([out])
 
 
 def listed(*words: str) -> list[dict[str, Any]]:
@@ -220,7 +220,7 @@ def test_replay_moves_what_can_go_and_names_what_cannot(broker: MemoryBroker) ->
     for words in ("replayed 3 times", "9 bytes", "the group gone takes no Order any more"):
         assert words in result.stderr
     assert sorted(ids()) == ["m-2", "m-3", "m-4"]
-    assert [entry.body for entry, *_ in group.ready] == [letter(1).body]
+    assert [entry.body for entry in group.ready] == [letter(1).body]
     result = invoke("replay", "--id", "m-2", "--yes", "--max-replays", "4", "--json")
     assert (result.exit_code, json.loads(result.stdout)["done"]) == (0, 1)
 
@@ -234,8 +234,8 @@ def test_what_is_parked_during_a_replay_waits_for_the_next_one(
     lay(broker, letter(1))
     append = stream.append
 
-    def fails_again(outgoing: Any) -> Any:
-        result = append(outgoing)
+    def fails_again(batch: Any) -> Any:
+        result, (outgoing,) = append(batch), batch
         if outgoing.subject.kind is Kind.REDO and outgoing.replays < 50:
             lay(broker, letter(1, sequence=f"{outgoing.replays}00", replays=outgoing.replays))
         return result

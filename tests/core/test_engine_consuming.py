@@ -87,7 +87,7 @@ def test_poison_is_parked_after_one_delivery_and_stops_nobody(body: bytes) -> No
         async with bus:
             subject = Subject(bus.namespace, Kind.LOG, "Order")
             poison = Outgoing(subject, body, "poison", QualityOfService.AT_LEAST_ONCE)
-            broker_of(bus).stream(bus.namespace, "Order").append(poison)
+            broker_of(bus).stream(bus.namespace, "Order").append([poison])
             await bus.publish(Order(1))
             await eventually(lambda: seen == [1] and dead_letters(bus, "Order"))
             letter = json.loads(dead_letters(bus, "Order")[0])["data"]
@@ -110,7 +110,7 @@ def test_poison_at_qos_0_is_counted_and_dropped() -> None:
         async with bus:
             subject = Subject(bus.namespace, Kind.LIVE, "Fast")
             broker_of(bus).send_live(
-                Outgoing(subject, b"garbage", "poison", QualityOfService.AT_MOST_ONCE)
+                [Outgoing(subject, b"garbage", "poison", QualityOfService.AT_MOST_ONCE)]
             )
             await bus.publish(Fast(1))
             await eventually(lambda: seen == [1])
@@ -189,8 +189,8 @@ def test_a_handler_whose_lease_is_lost_is_cancelled_and_settles_nothing() -> Non
             await bus.publish(Order(1))
             group = broker_of(bus).stream(bus.namespace, "Order").groups["tests"]
             await eventually(lambda: not group.ready)
-            for _, flight in group._leases:
-                flight.live = False  # as another owner's claim leaves it
+            for hand in group._hands:
+                hand.clear()  # as another owner's claim leaves it
             await probe.pass_time(3)
             assert ends == ["cancelled"]
             assert bus.counts()["tests/Order"]["lost"] == 1

@@ -10,9 +10,10 @@ import attrs
 import pytest
 
 from catga import Bus, ConfigurationError, Event, Parts, QualityOfService
-from catga.spi import Kind, Outgoing, Source, Subject
+from catga.spi import Kind, Outgoing, Receipt, Source, Subject
 from catga.testing import ManualClock, settle_loop
 from catga_inmemory.broker import acquire, release
+from catga_inmemory.groups import Group
 from catga_inmemory.log import Stream
 
 
@@ -106,22 +107,31 @@ def outgoing(text: str, message_id: str) -> Outgoing:
     return Outgoing(subject, text.encode(), message_id, QualityOfService.AT_LEAST_ONCE)
 
 
+def finish(group: Group) -> None:
+    """Take what is next and settle it for good."""
+    hand = group.hand()
+    (delivery,) = group.take(1, hand)
+    del hand[delivery.token]
+    delivery.token.finish_one()
+
+
 def test_entries_leave_memory_once_every_group_has_settled_them_and_w_has_passed() -> None:
     async def law() -> None:
         clock = ManualClock()
         stream = Stream(clock)
         stream.dedupe_window = stream.retention = 60
         group = stream.declare(Source("ns", "Note", "g", durable=True))
-        first, _ = stream.append(outgoing("one", "1"))
-        stream.append(outgoing("two", "2"))
-        (flight,) = group.take(1, set())
-        group.finish(flight)
-        assert stream.append(outgoing("again", "1")) == (first, True)
+        (first,) = stream.append([outgoing("one", "1")])
+        stream.append([outgoing("two", "2")])
+        finish(group)
+        assert stream.append([outgoing("again", "1")]) == [
+            Receipt("1", first.sequence, duplicate=True)
+        ]
         await clock.advance(61)
-        stream.append(outgoing("three", "3"))
+        stream.append([outgoing("three", "3")])
         texts = [entry.body for entry in stream.entries.values()]
         assert texts == [b"two", b"three"], "what is unsettled stays, however old"
-        assert not stream.append(outgoing("again", "1"))[1]
+        assert not stream.append([outgoing("again", "1")])[0].duplicate
 
     run(law)
 
@@ -132,7 +142,7 @@ def test_without_a_group_nothing_is_dropped() -> None:
         stream = Stream(clock)
         stream.dedupe_window = 1
         for number in range(3):
-            stream.append(outgoing("x", str(number)))
+            stream.append([outgoing("x", str(number))])
             await clock.advance(10)
         assert len(stream.entries) == 3
 
@@ -145,12 +155,11 @@ def test_what_is_younger_than_the_retention_stays_for_groups_that_come() -> None
         stream = Stream(clock)
         stream.dedupe_window, stream.retention = 10, 100
         group = stream.declare(Source("ns", "Note", "g", durable=True))
-        stream.append(outgoing("one", "1"))
-        (flight,) = group.take(1, set())
-        group.finish(flight)
+        stream.append([outgoing("one", "1")])
+        finish(group)
         for seconds, left in ((60, [b"one", b"two"]), (60, [b"two", b"two"])):
             await clock.advance(seconds)
-            stream.append(outgoing("two", str(seconds + clock.monotonic())))
+            stream.append([outgoing("two", str(seconds + clock.monotonic()))])
             assert [entry.body for entry in stream.entries.values()] == left
 
     run(law)
@@ -163,15 +172,14 @@ def test_what_waits_for_its_time_keeps_nothing_else_in_memory() -> None:
         stream.dedupe_window = stream.retention = 10
         group = stream.declare(Source("ns", "Note", "g", durable=True))
         due = clock.now() + timedelta(seconds=100)
-        stream.append(attrs.evolve(outgoing("later", "1"), not_before=due))
-        stream.append(outgoing("now", "2"))
-        (flight,) = group.take(5, set())
-        group.finish(flight)
+        stream.append([attrs.evolve(outgoing("later", "1"), not_before=due)])
+        stream.append([outgoing("now", "2")])
+        finish(group)
         await clock.advance(50)
-        stream.append(outgoing("next", "3"))
+        stream.append([outgoing("next", "3")])
         assert [entry.body for entry in stream.entries.values()] == [b"next"]
         await clock.advance(51)
-        assert [flight.entry.body for flight in group.take(5, set())] == [b"next", b"later"]
+        assert [delivery.body for delivery in group.take(5, group.hand())] == [b"next", b"later"]
 
     run(law)
 
@@ -182,14 +190,16 @@ def test_a_broker_leaves_no_timer_behind() -> None:
         broker = acquire("timers", clock)
         stream = broker.stream("ns", "Note")
         group = stream.declare(Source("ns", "Note", "g", durable=True, lease=5))
-        entry, _ = stream.append(outgoing("one", "1"))
-        (flight,) = group.take(1, set())
-        group.give_back(flight, 30)
+        stream.append([outgoing("one", "1")])
+        hand = group.hand()
+        (delivery,) = group.take(1, hand)
+        del hand[delivery.token]
+        group.give_back(delivery.token, 2, 30)
         due = clock.now() + timedelta(seconds=50)
-        stream.append(attrs.evolve(outgoing("later", "2"), not_before=due))
+        stream.append([attrs.evolve(outgoing("later", "2"), not_before=due)])
         release("timers", broker)
         await clock.advance(100)
         assert not group.ready
-        assert entry.open_groups == 0
+        assert [entry.open_groups for entry in stream.entries.values()] == [0]
 
     run(law)

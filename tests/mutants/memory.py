@@ -4,7 +4,7 @@ in its place."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -14,13 +14,14 @@ from catga.spi import (
     Delivery,
     Done,
     Outgoing,
-    Settle,
+    Settlement,
     SettleResult,
     Source,
     Start,
 )
 from catga_inmemory.broker import LiveListener
-from catga_inmemory.log import Flight, Group, Stream
+from catga_inmemory.groups import Group, Hand
+from catga_inmemory.log import Entry, Stream
 from catga_inmemory.subscriptions import LogSubscription
 from mutants.mutation import Base, mutant
 
@@ -37,8 +38,8 @@ _Receive = Callable[[LogSubscription, int, float], Any]
 def no_redelivery_on_nack(real: Any) -> Any:
     """What is given back is settled for good."""
 
-    def give_back(self: Group, flight: Flight, delay: float) -> bool:
-        return self.finish(flight)
+    def give_back(self: Group, entry: Entry, attempt: int, delay: float) -> None:
+        entry.finish_one()
 
     return give_back
 
@@ -52,8 +53,8 @@ def no_redelivery_on_nack(real: Any) -> Any:
 def ignores_the_nack_delay(real: Any) -> Any:
     """What is given back comes again at once."""
 
-    def give_back(self: Group, flight: Flight, delay: float) -> bool:
-        return bool(real(self, flight, 0.0))
+    def give_back(self: Group, entry: Entry, attempt: int, delay: float) -> None:
+        real(self, entry, attempt, 0.0)
 
     return give_back
 
@@ -97,12 +98,13 @@ def groups_that_share_a_durable(real: _Declare) -> _Declare:
 def one_groups_ack_removes_anothers_message(real: Any) -> Any:
     """What one group acknowledged no other group gets any more."""
 
-    def settle_one(self: LogSubscription, entry: Settle) -> SettleResult:
-        done: SettleResult = real(self, entry)
-        if isinstance(done, Done) and isinstance(entry.outcome, Ack):
-            acknowledged = entry.delivery.token.entry
+    def settle_one(
+        self: LogSubscription, delivery: Delivery, outcome: Settlement, now: float
+    ) -> SettleResult:
+        done: SettleResult = real(self, delivery, outcome, now)
+        if isinstance(done, Done) and isinstance(outcome, Ack):
             for group in self._stream.groups.values():
-                group.ready = deque(pair for pair in group.ready if pair[0] is not acknowledged)
+                group.ready = deque(entry for entry in group.ready if entry is not delivery.token)
         return done
 
     return settle_one
@@ -114,10 +116,10 @@ def one_groups_ack_removes_anothers_message(real: Any) -> Any:
 def takes_a_lease_back_from_its_new_owner(real: Any) -> Any:
     """Who let a lease expire still holds it, whoever works on the message by now."""
 
-    def held(self: Group, flight: Flight) -> bool:
-        return flight.live or flight.lease_until <= self._clock.monotonic()
+    def holds(self: Group, hand: Hand, delivery: Delivery, now: float) -> bool:
+        return hand.get(delivery.token) is delivery or delivery.lease_until <= now
 
-    return held
+    return holds
 
 
 @mutant(
@@ -136,10 +138,10 @@ def never_takes_over_from_a_dead_member(real: Any) -> Any:
 def drops_on_a_full_buffer(real: Any) -> Any:
     """What the reader has no room for is dropped."""
 
-    def take(self: Group, limit: int, holder: set[Flight]) -> list[Flight]:
-        flights: list[Flight] = real(self, limit, holder)
+    def take(self: Group, limit: int, hand: Hand) -> list[Delivery]:
+        taken: list[Delivery] = real(self, limit, hand)
         self.ready.clear()
-        return flights
+        return taken
 
     return take
 
@@ -153,9 +155,9 @@ def drops_on_a_full_buffer(real: Any) -> Any:
 def drops_in_silence_at_qos_0(real: Any) -> Any:
     """A slow listener misses messages, and nobody says so."""
 
-    def offer(self: LiveListener, outgoing: Outgoing) -> bool:
-        real(self, outgoing)
-        return True
+    def offer(self: LiveListener, batch: Sequence[Outgoing]) -> int:
+        real(self, batch)
+        return 0
 
     return offer
 
@@ -190,7 +192,7 @@ def acks_on_receipt(real: _Receive) -> Any:
     async def receive(self: LogSubscription, limit: int, max_wait: float) -> list[Delivery]:
         found: list[Delivery] = await real(self, limit, max_wait)
         for delivery in found:
-            self._group.finish(delivery.token)
+            self._settle_one(delivery, Ack(), self._clock.monotonic())
         return found
 
     return receive

@@ -11,6 +11,7 @@ import msgspec
 
 from catga.ground.ids import new_message_id
 from catga.spi import (
+    Clock,
     Commit,
     Completion,
     Effects,
@@ -21,15 +22,15 @@ from catga.spi import (
     Rejected,
     SettleResult,
 )
-from catga_inmemory import transport
-from catga_inmemory.broker import MemoryBroker
+from catga_inmemory import inbox
 from catga_inmemory.effects import MemoryEffects
-from catga_inmemory.log import Entry, Stream
+from catga_inmemory.inbox import MemoryInbox, RecordTable
+from catga_inmemory.log import Stream
 from catga_inmemory.subscriptions import LogSubscription
-from catga_inmemory.transport import MemoryInbox, MemoryTransport
+from catga_inmemory.transport import MemoryTransport
 from mutants.mutation import Base, mutant
 
-_Append = Callable[[Stream, Outgoing], tuple[Entry, bool]]
+_Append = Callable[[Stream, Sequence[Outgoing]], list[Receipt]]
 
 
 @mutant(
@@ -41,8 +42,8 @@ _Append = Callable[[Stream, Outgoing], tuple[Entry, bool]]
 def no_message_id_on_publish(real: _Append) -> _Append:
     """The broker sees another id each time, so it knows no duplicate."""
 
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        return real(self, attrs.evolve(outgoing, message_id=new_message_id()))
+    def append(self: Stream, batch: Sequence[Outgoing]) -> list[Receipt]:
+        return real(self, [attrs.evolve(each, message_id=new_message_id()) for each in batch])
 
     return append
 
@@ -51,8 +52,8 @@ def no_message_id_on_publish(real: _Append) -> _Append:
 def dedupes_on_the_body(real: _Append) -> _Append:
     """Equal bodies count as one message."""
 
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        return real(self, attrs.evolve(outgoing, message_id=outgoing.body.hex()))
+    def append(self: Stream, batch: Sequence[Outgoing]) -> list[Receipt]:
+        return real(self, [attrs.evolve(each, message_id=each.body.hex()) for each in batch])
 
     return append
 
@@ -63,11 +64,16 @@ def dedupes_on_the_body(real: _Append) -> _Append:
 def dedupe_without_the_subject(real: _Append) -> _Append:
     """One id is stored once, wherever it is sent to."""
 
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        for entry in self.entries.values():
-            if entry.message_id == outgoing.message_id:
-                return entry, True
-        return real(self, outgoing)
+    def append(self: Stream, batch: Sequence[Outgoing]) -> list[Receipt]:
+        receipts = []
+        for outgoing in batch:
+            known = {entry.message_id: entry for entry in self.entries.values()}
+            entry = known.get(outgoing.message_id)
+            if entry is None:
+                receipts += real(self, [outgoing])
+            else:
+                receipts.append(Receipt(outgoing.message_id, entry.sequence, duplicate=True))
+        return receipts
 
     return append
 
@@ -76,13 +82,14 @@ def dedupe_without_the_subject(real: _Append) -> _Append:
 def trims_unsettled_entries_in_memory(real: _Append) -> _Append:
     """The log keeps its last ten entries, settled or not."""
 
-    def append(self: Stream, outgoing: Outgoing) -> tuple[Entry, bool]:
-        kept = real(self, outgoing)
+    def append(self: Stream, batch: Sequence[Outgoing]) -> list[Receipt]:
+        receipts = real(self, batch)
         for sequence in list(self.entries)[:-10]:
             gone = self.entries.pop(sequence)
+            self._by_age.remove(gone)
             for group in self.groups.values():
-                group.ready = deque(pair for pair in group.ready if pair[0] is not gone)
-        return kept
+                group.ready = deque(entry for entry in group.ready if entry is not gone)
+        return receipts
 
     return append
 
@@ -93,13 +100,13 @@ def trims_unsettled_entries_in_memory(real: _Append) -> _Append:
 def record_in_process_memory(real: Any) -> Any:
     """Completion records are this process's own."""
 
-    def init(self: MemoryInbox, broker: MemoryBroker) -> None:
-        real(self, MemoryBroker(broker.clock))
+    def init(self: MemoryInbox, table: RecordTable, clock: Clock) -> None:
+        real(self, RecordTable(), clock)
 
     return init
 
 
-@mutant(Base.MEMORY, transport, "_record_key", law="test_another_group_handles_it_nevertheless")
+@mutant(Base.MEMORY, inbox, "_record_key", law="test_another_group_handles_it_nevertheless")
 def record_without_the_group(real: Any) -> Any:
     """What one group completed counts as completed by all."""
 
@@ -124,7 +131,7 @@ def reports_a_batch_published_before_it_is(real: Any) -> Any:
         def later() -> None:
             if self._broker is not None:
                 for outgoing in batch:
-                    self._publish_one(self._broker, outgoing)
+                    self._broker.store([outgoing])
 
         broker.clock.call_later(1.0, later)
         return [Receipt(outgoing.message_id, "0") for outgoing in batch]
@@ -155,9 +162,9 @@ def swallows_a_publish_error(real: Any) -> Any:
 def short_record(real: Any) -> Any:
     """A completion is forgotten after two seconds."""
 
-    def note(self: MemoryInbox, record: Record) -> None:
+    def note(self: MemoryInbox, record: Record, now: float) -> None:
         kept, self.ttl = self.ttl, 2.0
-        real(self, record)
+        real(self, record, now)
         self.ttl = kept
 
     return note
@@ -172,11 +179,11 @@ def short_record(real: Any) -> Any:
 def two_step_commit(real: Any) -> Any:
     """The effects are written first, then record and acknowledgement."""
 
-    def commit_one(self: LogSubscription, commit: Commit) -> SettleResult:
+    def commit_one(self: LogSubscription, commit: Commit, now: float) -> SettleResult:
         if commit.effects is not None:
             self._broker.effects.apply(commit.effects)
         bare = msgspec.structs.replace(commit, effects=None)
-        result: SettleResult = real(self, bare)
+        result: SettleResult = real(self, bare, now)
         return result
 
     return commit_one
@@ -186,10 +193,10 @@ def two_step_commit(real: Any) -> Any:
 def publishes_what_conflicts(real: Any) -> Any:
     """What a commit publishes is stored before it is known whether it can be committed."""
 
-    def commit_one(self: LogSubscription, commit: Commit) -> SettleResult:
+    def commit_one(self: LogSubscription, commit: Commit, now: float) -> SettleResult:
         for outgoing in () if commit.effects is None else commit.effects.outgoing:
-            self._broker.stream(outgoing.subject.namespace, outgoing.subject.type).append(outgoing)
-        result: SettleResult = real(self, commit)
+            self._broker.store([outgoing])
+        result: SettleResult = real(self, commit, now)
         return result
 
     return commit_one
@@ -214,9 +221,9 @@ def compares_no_version(real: Any) -> Any:
 def forgets_what_it_was_to_know_for_ever(real: Any) -> Any:
     """With what is trimmed goes its id, also where ids are kept for ever."""
 
-    def trim(self: Stream) -> None:
+    def trim(self: Stream, now: float) -> None:
         before, self.dedupe_window = self.dedupe_window, min(self.dedupe_window, 1.0)
-        real(self)
+        real(self, now)
         self.dedupe_window = before
 
     return trim

@@ -12,8 +12,9 @@ from catga.engine.settling import Settler
 from catga.engine.work import State, Work
 from catga.policy import Retries
 from catga.policy.retry import Again, Verdict
-from catga.spi import Delivery, Done, Nack, Outgoing, Settle, SettleResult, Source
-from catga_inmemory.log import Entry, Group, Stream
+from catga.spi import Delivery, Done, Nack, Outgoing, Settlement, SettleResult, Source
+from catga_inmemory.groups import Group
+from catga_inmemory.log import Entry, Stream
 from catga_inmemory.subscriptions import LogSubscription
 from mutants.mutation import Base, mutant
 
@@ -210,10 +211,12 @@ def forgets_to_write_down_what_was_lost(real: Any) -> Any:
 def a_nack_does_nothing(real: Any) -> Any:
     """What is given back stays where it is until its lease ends; nobody is told."""
 
-    def settle_one(self: LogSubscription, entry: Settle) -> SettleResult:
-        if isinstance(entry.outcome, Nack):
+    def settle_one(
+        self: LogSubscription, delivery: Delivery, outcome: Settlement, now: float
+    ) -> SettleResult:
+        if isinstance(outcome, Nack):
             return Done()
-        result: SettleResult = real(self, entry)
+        result: SettleResult = real(self, delivery, outcome, now)
         return result
 
     return settle_one
@@ -229,7 +232,7 @@ def parks_what_is_no_longer_its_own(real: Any) -> Any:
         self: LogSubscription, batch: Sequence[tuple[Delivery, Outgoing]]
     ) -> list[SettleResult]:
         for _, letter in batch:
-            self._broker.stream(letter.subject.namespace, letter.subject.type).append(letter)
+            self._broker.store([letter])
         results: list[SettleResult] = await real(self, batch)
         return results
 
@@ -239,32 +242,31 @@ def parks_what_is_no_longer_its_own(real: Any) -> Any:
 @mutant(
     Base.STRANDING,
     Stream,
-    "_add_in_time",
+    "_hold_back",
     law="test_a_delayed_message_does_not_come_before_its_time",
 )
 def delivers_a_delayed_message_at_once(real: Any) -> Any:
     """Nothing is held back."""
 
-    def add_in_time(self: Stream, entry: Entry, not_before: Any) -> None:
-        real(self, entry, None)
+    def hold_back(self: Stream, entry: Entry, not_before: Any) -> bool:
+        return False
 
-    return add_in_time
+    return hold_back
 
 
 @mutant(
     Base.STRANDING,
     Stream,
-    "_add_in_time",
+    "_hold_back",
     law="test_a_delayed_message_does_not_come_before_its_time",
 )
 def forgets_a_delayed_message(real: Any) -> Any:
     """What is held back is never delivered."""
 
-    def add_in_time(self: Stream, entry: Entry, not_before: Any) -> None:
-        if not_before is None:
-            real(self, entry, None)
+    def hold_back(self: Stream, entry: Entry, not_before: Any) -> bool:
+        return True
 
-    return add_in_time
+    return hold_back
 
 
 @mutant(Base.STRANDING, Stream, "declare", law="test_a_delayed_message_outlives_who_sent_it")
@@ -273,8 +275,7 @@ def gives_a_new_group_what_still_waits(real: Any) -> Any:
 
     def declare(self: Stream, source: Source) -> Group:
         group: Group = real(self, source)
-        for entry in self.waiting.values():
-            group.add(entry)
+        group.add(list(self.waiting.values()))
         return group
 
     return declare

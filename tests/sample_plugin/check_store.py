@@ -63,7 +63,7 @@ def test_what_it_does_not_declare_is_refused(file: Path) -> None:
         async with opened(file) as transport:
             assert Capability.HANDLED not in transport.capabilities
             with pytest.raises(CapabilityError):
-                await transport.wait_handled(LOG, "1")
+                await transport.wait_handled([])
 
     run(law)
 

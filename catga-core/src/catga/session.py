@@ -22,7 +22,7 @@ from catga.engine.signals import Signals
 from catga.engine.transaction import Encode
 from catga.errors import CapabilityError, CatgaError
 from catga.ground.ids import new_instance
-from catga.ground.tasks import TaskOwner, finish, first_of
+from catga.ground.tasks import TaskOwner, finish
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.outcome import Drained
 from catga.model.qos import QualityOfService
@@ -231,18 +231,15 @@ class Session:
 
     async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:
         """Wait until every group has handled or parked these, at most the publish deadline."""
-        transport = self.plan.transport
-        expired = asyncio.Event()
+        waiting = asyncio.ensure_future(self.plan.transport.wait_handled(stored))
+
+        def expire() -> None:
+            waiting.cancel()
+
         seconds = self.plan.settings.publish_deadline.total_seconds()
-        timer = self.plan.clock.call_later(seconds, expired.set)
-        waiting = asyncio.gather(
-            *(
-                transport.wait_handled(outgoing.subject, receipt.sequence)
-                for outgoing, receipt in stored
-            )
-        )
+        timer = self.plan.clock.call_later(seconds, expire)
         try:
-            await first_of(waiting, expired)
+            await asyncio.wait((waiting,))
         finally:
             timer.cancel()
             waiting.cancel()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Record, Source
+from catga.spi import Clock, Delivery, Kind, Mailbox, Outgoing, Receipt, Source
 from catga_inmemory.discovery import NodeTable
 from catga_inmemory.effects import MemoryEffects
+from catga_inmemory.inbox import RecordTable
 from catga_inmemory.log import Stream
+
+_NEVER = float("inf")
 
 __all__ = ["LiveListener", "MemoryBroker", "acquire", "release"]
 
@@ -23,13 +25,16 @@ class LiveListener:
         self.mailbox: Mailbox[Delivery] = Mailbox(clock)
         self.dropped = 0
 
-    def offer(self, outgoing: Outgoing) -> bool:
-        """Put the message in, or count it as dropped when the listener is too slow."""
-        if len(self.mailbox) >= self.limit:
-            self.dropped += 1
-            return False
-        self.mailbox.put(Delivery(outgoing.subject, outgoing.body, 1, "", float("inf")))
-        return True
+    def offer(self, batch: Sequence[Outgoing]) -> int:
+        """Put messages in as far as there is room; return how many were dropped."""
+        room = max(0, self.limit - len(self.mailbox))
+        taken = batch if len(batch) <= room else batch[:room]
+        self.mailbox.extend(
+            [Delivery(outgoing.subject, outgoing.body, 1, "", _NEVER) for outgoing in taken]
+        )
+        dropped = len(batch) - len(taken)
+        self.dropped += dropped
+        return dropped
 
 
 class MemoryBroker:
@@ -40,9 +45,9 @@ class MemoryBroker:
         self.users = 0
         self._streams: dict[tuple[str, str], Stream] = {}
         self._live: dict[tuple[str, str], list[LiveListener]] = defaultdict(list)
-        self._turn = itertools.count()
+        self._turn = 0
         self.replies: dict[str, LiveListener] = {}
-        self.completions: dict[tuple[str, str, str, str], tuple[float, Record]] = {}
+        self.records = RecordTable()
         self.effects = MemoryEffects()
         self._nodes: dict[str, NodeTable] = {}
 
@@ -71,8 +76,7 @@ class MemoryBroker:
         """Forget everything that is stored under a namespace."""
         for key in [key for key in self._streams if key[0] == namespace]:
             self._streams.pop(key).close()
-        for record in [record for record in self.completions if record[0] == namespace]:
-            del self.completions[record]
+        self.records.remove(namespace)
         self.effects.remove(namespace)
         self.nodes(namespace).clear()
 
@@ -86,22 +90,31 @@ class MemoryBroker:
         if listener in listeners:
             listeners.remove(listener)
 
-    def send_live(self, outgoing: Outgoing) -> tuple[int, int]:
-        """Hand a QoS 0 message to whoever listens now; return how many took and dropped it."""
-        taken = dropped = 0
-        for listener in self._targets(outgoing):
-            if listener.offer(outgoing):
-                taken += 1
-            else:
-                dropped += 1
-        return taken, dropped
+    def store(self, batch: Sequence[Outgoing]) -> list[Receipt]:
+        """Store messages to one subject."""
+        subject = batch[0].subject
+        return self.stream(subject.namespace, subject.type).append(batch)
 
-    def _targets(self, outgoing: Outgoing) -> Iterator[LiveListener]:
-        subject = outgoing.subject
+    def send_live(self, batch: Sequence[Outgoing]) -> tuple[int, int]:
+        """Hand QoS 0 messages to one subject to whoever listens now.
+
+        Returns how many were taken and dropped, counted for each listener.
+        """
+        dropped = wanted = 0
+        for listener, share in self._shares(batch):
+            wanted += len(share)
+            dropped += listener.offer(share)
+        return wanted - dropped, dropped
+
+    def _shares(
+        self, batch: Sequence[Outgoing]
+    ) -> Iterator[tuple[LiveListener, Sequence[Outgoing]]]:
+        """Yield what each listener is to get: each message goes to one member of a group."""
+        subject = batch[0].subject
         if subject.kind is Kind.REPLY:
             reply = self.replies.get(subject.group)
             if reply is not None:
-                yield reply
+                yield reply, batch
             return
         groups: dict[str, list[LiveListener]] = {}
         for listener in self._live.get((subject.namespace, subject.type), ()):
@@ -109,9 +122,13 @@ class MemoryBroker:
                 if not subject.group or subject.group == listener.group:
                     groups.setdefault(listener.group, []).append(listener)
             elif not subject.group:
-                yield listener
+                yield listener, batch
+        turn = self._turn
+        self._turn += len(batch)
         for members in groups.values():
-            yield members[next(self._turn) % len(members)]
+            count = len(members)
+            for place in range(min(count, len(batch))):
+                yield members[(turn + place) % count], batch[place::count]
 
 
 _shared: dict[str, MemoryBroker] = {}

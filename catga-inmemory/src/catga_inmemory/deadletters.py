@@ -29,8 +29,9 @@ class MemoryDeadLetters(DeadLetterStore):
         """Return a page; what was removed meanwhile is passed over."""
         stream = self._broker().stream(subject.namespace, subject.type)
         behind = int(after or 0)
-        page = [entry for entry in stream.dead.get(subject, {}).values() if entry.sequence > behind]
-        return [StoredLetter(subject, str(entry.sequence), entry.body) for entry in page[:limit]]
+        letters = stream.dead.get(subject, {}).values()
+        page = [entry for entry in letters if int(entry.sequence) > behind]
+        return [StoredLetter(subject, entry.sequence, entry.body) for entry in page[:limit]]
 
     async def remove(self, letters: Sequence[StoredLetter]) -> list[SettleResult]:
         """Forget each; none of it can fail."""
@@ -38,4 +39,4 @@ class MemoryDeadLetters(DeadLetterStore):
 
     def _forget(self, letter: StoredLetter) -> bool:
         stream = self._broker().stream(letter.subject.namespace, letter.subject.type)
-        return stream.dead.get(letter.subject, {}).pop(int(letter.sequence), None) is not None
+        return stream.dead.get(letter.subject, {}).pop(letter.sequence, None) is not None

@@ -1,4 +1,4 @@
-"""The durable half of the broker in memory: entries, and each group's place in them."""
+"""What is stored for one type: its entries, the ids it knows, and who is to get them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import asyncio
 import itertools
 import math
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 
-import attrs
+import msgspec
 
-from catga.spi import Clock, Kind, Outgoing, Source, Start, Subject, Timer
+from catga.spi import Clock, Kind, Outgoing, Receipt, Source, Start, Subject, Timer
+from catga_inmemory.groups import Group
 
-__all__ = ["Entry", "Flight", "Group", "Stream"]
+__all__ = ["Entry", "Stream"]
 
 
-@attrs.define(eq=False)
-class Entry:
-    """One stored message."""
+class Entry(msgspec.Struct, gc=False, eq=False):
+    """One stored message. The garbage collector need not visit it, of which there are many."""
 
-    sequence: int
+    sequence: str
     subject: Subject
     body: bytes
     message_id: str
@@ -30,146 +31,15 @@ class Entry:
     open_groups: int = 0
     """How many groups have not finished it."""
     finished: asyncio.Future[None] | None = None
+    """Set while somebody waits for the last of them."""
 
     def finish_one(self) -> None:
         """One group has handled or parked it."""
         self.open_groups -= 1
-        if self.open_groups == 0 and self.finished is not None and not self.finished.done():
-            self.finished.set_result(None)
-
-
-@attrs.define(eq=False)
-class Flight:
-    """One delivery of one entry to one member; `live` until settled or taken over."""
-
-    entry: Entry
-    attempt: int
-    lease_until: float
-    holder: set[Flight]
-    """What the member has in hand; it takes room in its window until settled or taken over."""
-    live: bool = True
-
-    def end(self) -> None:
-        """It is nobody's any more."""
-        self.live = False
-        self.holder.discard(self)
-
-
-class Group:
-    """One consumer group on one type: what waits, what is in flight, what is due later."""
-
-    def __init__(self, clock: Clock, source: Source) -> None:
-        self._clock = clock
-        self.lease = source.lease
-        self.ready: deque[tuple[Entry, int]] = deque()
-        self.members: list[GroupMember] = []
-        self._open: set[Entry] = set()
-        self._leases: deque[tuple[float, Flight]] = deque()
-        self._timer: Timer | None = None
-        self._delayed: set[Timer] = set()
-
-    def add(self, entry: Entry) -> None:
-        """Take on a new entry."""
-        entry.open_groups += 1
-        self._open.add(entry)
-        self.push(entry, entry.attempts + 1)
-
-    def push(self, entry: Entry, attempt: int) -> None:
-        """Make an entry available and wake one member."""
-        self.ready.append((entry, attempt))
-        for member in self.members:
-            if member.wake():
-                return
-
-    def take(self, limit: int, holder: set[Flight]) -> list[Flight]:
-        """Hand out up to `limit` entries, each under a fresh lease, into what `holder` has."""
-        until = self._clock.monotonic() + self.lease
-        flights: list[Flight] = []
-        ready = self.ready
-        while ready and len(flights) < limit:
-            entry, attempt = ready.popleft()
-            flight = Flight(entry, attempt, until, holder)
-            flights.append(flight)
-            self._leases.append((until, flight))
-        holder.update(flights)
-        if flights and self._timer is None:
-            self._watch()
-        return flights
-
-    def finish(self, flight: Flight) -> bool:
-        """Settle for good. False when it was settled or taken over before."""
-        if not self._land(flight):
-            return False
-        self._open.discard(flight.entry)
-        flight.entry.finish_one()
-        return True
-
-    def give_back(self, flight: Flight, delay: float) -> bool:
-        """Deliver again after `delay` seconds, as the next attempt."""
-        if not self._land(flight):
-            return False
-        attempt = flight.attempt + 1
-        if delay <= 0:
-            self.push(flight.entry, attempt)
-            return True
-        timers = self._delayed
-
-        def due() -> None:
-            timers.discard(timer)
-            self.push(flight.entry, attempt)
-
-        timer = self._clock.call_later(delay, due)
-        timers.add(timer)
-        return True
-
-    def extend(self, flight: Flight) -> bool:
-        """Renew the lease. False when it is gone."""
-        if not self.holds(flight):
-            return False
-        flight.lease_until = self._clock.monotonic() + self.lease
-        self._leases.append((flight.lease_until, flight))
-        return True
-
-    def close(self) -> None:
-        """End the group: nothing waits for it any more."""
-        for timer in (*self._delayed, *([self._timer] if self._timer else ())):
-            timer.cancel()
-        for entry in self._open:
-            entry.finish_one()
-        self._open.clear()
-
-    def holds(self, flight: Flight) -> bool:
-        """Say whether this delivery is still its receiver's."""
-        return flight.live and flight.lease_until > self._clock.monotonic()
-
-    def _land(self, flight: Flight) -> bool:
-        held = self.holds(flight)
-        if held:
-            flight.end()
-        return held
-
-    def _watch(self) -> None:
-        """Take over what has expired and sleep until the next lease can end."""
-        self._timer = None
-        now = self._clock.monotonic()
-        leases = self._leases
-        while leases:
-            until, flight = leases[0]
-            if flight.live and until == flight.lease_until and until > now:
-                self._timer = self._clock.call_later(until - now, self._watch)
-                return
-            leases.popleft()
-            if flight.live and until == flight.lease_until:
-                flight.end()
-                self.push(flight.entry, flight.attempt + 1)
-
-
-class GroupMember:
-    """The part of a subscription a group needs to know."""
-
-    def wake(self) -> bool:
-        """Say that there is something to take; True when it was waiting for that, with room."""
-        raise NotImplementedError
+        if self.open_groups == 0 and self.finished is not None:
+            if not self.finished.done():
+                self.finished.set_result(None)
+            self.finished = None
 
 
 class Stream:
@@ -177,12 +47,16 @@ class Stream:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._sequence = itertools.count(1)
-        self.entries: dict[int, Entry] = {}
+        self._numbers = itertools.count(1)
+        self.entries: dict[str, Entry] = {}
+        """By sequence."""
+        self._by_age: deque[Entry] = deque()
+        """The same: what is deleted in front of a dictionary costs whoever looks for its first."""
         self.groups: dict[str, Group] = {}
-        self.dead: dict[Subject, dict[int, Entry]] = {}
+        self.dead: dict[Subject, dict[str, Entry]] = {}
         """Dead letters, which nothing trims: beside the entries, where their ids are known."""
-        self._ids: dict[str, Entry] = {}
+        self._ids: dict[str, dict[str, Entry]] = {}
+        """By the text of the subject."""
         self.waiting: dict[Timer, Entry] = {}
         """What waits for its time: among the entries it would keep others from being trimmed."""
         self.dedupe_window = 600.0
@@ -193,10 +67,14 @@ class Stream:
         group = self.groups.get(source.group)
         if group is None:
             group = self.groups[source.group] = Group(self._clock, source)
-            for entry in self.entries.values():
-                old = source.ephemeral or source.start is Start.NEW
-                if _is_for(entry.subject, source.group) and (entry.subject.group or not old):
-                    group.add(entry)
+            old = source.ephemeral or source.start is Start.NEW
+            group.add(
+                [
+                    entry
+                    for entry in self.entries.values()
+                    if _is_for(entry.subject, source.group) and (entry.subject.group or not old)
+                ]
+            )
         return group
 
     def forget(self, name: str) -> None:
@@ -205,51 +83,63 @@ class Stream:
         if group is not None:
             group.close()
 
-    def append(self, outgoing: Outgoing) -> tuple[Entry, bool]:
-        """Store one message, or find the copy that its id has; say whether it was there."""
-        self._trim()
-        key = f"{outgoing.subject.text}/{outgoing.message_id}"
+    def append(self, batch: Sequence[Outgoing]) -> list[Receipt]:
+        """Store messages to one subject, or find the copies that their ids have."""
         now = self._clock.monotonic()
-        known = self._ids.get(key)
-        if known is not None and now - known.stored_at < self.dedupe_window:
-            return known, True
-        entry = Entry(
-            next(self._sequence),
-            outgoing.subject,
-            outgoing.body,
-            outgoing.message_id,
-            now,
-            outgoing.replays,
-            outgoing.attempts,
-        )
-        if outgoing.subject.kind is Kind.DEAD:
-            self.dead.setdefault(outgoing.subject, {})[entry.sequence] = entry
-        self._ids[key] = entry
-        self._add_in_time(entry, outgoing.not_before)
-        return entry, False
+        self._trim(now)
+        subject, window = batch[0].subject, self.dedupe_window
+        ids = self._ids.setdefault(subject.text, {})
+        receipts: list[Receipt] = []
+        fresh: list[Entry] = []
+        for outgoing in batch:
+            id_ = outgoing.message_id
+            entry = ids.get(id_)
+            known = entry is not None and now - entry.stored_at < window
+            if entry is None or not known:
+                sequence = str(next(self._numbers))
+                entry = ids[id_] = Entry(
+                    sequence, subject, outgoing.body, id_, now, outgoing.replays, outgoing.attempts
+                )
+                if outgoing.not_before is None or not self._hold_back(entry, outgoing.not_before):
+                    fresh.append(entry)
+            receipts.append(Receipt(id_, entry.sequence, known))
+        if subject.kind is Kind.DEAD:
+            self.dead.setdefault(subject, {}).update((entry.sequence, entry) for entry in fresh)
+        self._add(subject, fresh)
+        return receipts
 
-    def _add_in_time(self, entry: Entry, not_before: datetime | None) -> None:
-        """Let the groups have an entry, now or once its time has come."""
-        left = 0.0
-        if not_before is not None:
-            left = (not_before - self._clock.now()).total_seconds()
+    def _hold_back(self, entry: Entry, not_before: datetime) -> bool:
+        """Say whether an entry has to wait for its time; if so the groups get it then."""
+        left = (not_before - self._clock.now()).total_seconds()
         if left <= 0:
-            self._add(entry)
-            return
+            return False
 
         def due() -> None:
             del self.waiting[timer]
             entry.stored_at = self._clock.monotonic()  # it is retained from now on
-            self._add(entry)
+            self._add(entry.subject, [entry])
 
         timer = self._clock.call_later(left, due)
         self.waiting[timer] = entry
+        return True
 
-    def _add(self, entry: Entry) -> None:
-        self.entries[entry.sequence] = entry
+    def _add(self, subject: Subject, entries: Sequence[Entry]) -> None:
+        """Let the groups have what was stored under one subject."""
+        for entry in entries:
+            self.entries[entry.sequence] = entry
+        self._by_age.extend(entries)
         for name, group in self.groups.items():
-            if _is_for(entry.subject, name):
-                group.add(entry)
+            if _is_for(subject, name):
+                group.add(entries)
+
+    async def wait_handled(self, sequences: Sequence[str]) -> None:
+        """Return once every group has handled or parked these."""
+        for sequence in reversed(sequences):  # when the last is done most others are
+            entry = self.entries.get(sequence)
+            if entry is not None and entry.open_groups > 0:
+                if entry.finished is None:
+                    entry.finished = asyncio.get_running_loop().create_future()
+                await asyncio.shield(entry.finished)
 
     def close(self) -> None:
         """Forget every group and every timer."""
@@ -259,22 +149,22 @@ class Stream:
         for name in list(self.groups):
             self.forget(name)
 
-    def _trim(self) -> None:
+    def _trim(self, now: float) -> None:
         """Drop what every declared group has finished and what is older than W and retention."""
+        if not self.groups:
+            return
         for_ever = math.isinf(self.dedupe_window)
         longest = self.retention if for_ever else max(self.dedupe_window, self.retention)
-        horizon = self._clock.monotonic() - longest
-        while self.groups and self.entries:
-            entry = next(iter(self.entries.values()))
-            if entry.open_groups > 0 or entry.stored_at > horizon:
-                return
+        horizon, by_age = now - longest, self._by_age
+        while by_age and by_age[0].open_groups <= 0 and by_age[0].stored_at <= horizon:
+            entry = by_age.popleft()
             del self.entries[entry.sequence]
             if for_ever:
                 entry.body = b""  # only its id is remembered
                 continue
-            key = f"{entry.subject.text}/{entry.message_id}"
-            if self._ids.get(key) is entry:
-                del self._ids[key]
+            ids = self._ids[entry.subject.text]
+            if ids.get(entry.message_id) is entry:
+                del ids[entry.message_id]
 
 
 def _is_for(subject: Subject, group: str) -> bool:

@@ -17,15 +17,17 @@ from catga.spi import (
     Outgoing,
     Reject,
     Settle,
+    Settlement,
     SettleResult,
     Source,
     Subscription,
 )
 from catga_inmemory.broker import LiveListener, MemoryBroker
-from catga_inmemory.log import Flight, Group, GroupMember
+from catga_inmemory.groups import Group, GroupMember
 
 if TYPE_CHECKING:
-    from catga_inmemory.transport import MemoryInbox
+    from catga_inmemory.inbox import MemoryInbox
+    from catga_inmemory.log import Entry
 
 __all__ = ["LiveSubscription", "LogSubscription"]
 
@@ -77,13 +79,14 @@ class LogSubscription(Subscription, GroupMember):
 
     def __init__(self, broker: MemoryBroker, source: Source, inbox: MemoryInbox | None) -> None:
         self._broker = broker
+        self._clock = broker.clock
         self._source = source
         self._inbox = inbox
         self._stream = broker.stream(source.namespace, source.type)
         self._group: Group = self._stream.declare(source)
         self._group.members.append(self)
+        self._hand = self._group.hand()
         self._waiter: asyncio.Future[None] | None = None
-        self._in_flight: set[Flight] = set()
         self._draining = False
         self._closed = False
 
@@ -94,14 +97,14 @@ class LogSubscription(Subscription, GroupMember):
 
     @property
     def _room(self) -> int:
-        return self._source.window - len(self._in_flight)
+        return self._source.window - len(self._hand)
 
-    def wake(self) -> bool:
+    def wake(self) -> int:
         """Wake the reader, when there is one waiting and its window is not full."""
-        waiting = self._waiter is not None and self._room > 0
-        if waiting:
+        room = 0 if self._waiter is None else max(0, self._room)
+        if room:
             self._wake()
-        return waiting
+        return room
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -113,31 +116,18 @@ class LogSubscription(Subscription, GroupMember):
         ready = self._group.ready and self._room > 0
         if not ready and not self._draining and max_wait > 0:
             self._waiter = asyncio.get_running_loop().create_future()
-            timer = self._broker.clock.call_later(max_wait, self._wake)
+            timer = self._clock.call_later(max_wait, self._wake)
             try:
                 await self._waiter
             finally:
                 timer.cancel()
                 self._waiter = None
-        if self._draining:
-            return []
-        flights = self._group.take(min(limit, self._room), self._in_flight)
-        return [
-            Delivery(
-                flight.entry.subject,
-                flight.entry.body,
-                flight.attempt,
-                str(flight.entry.sequence),
-                flight.lease_until,
-                flight,
-                replays=flight.entry.replays,
-            )
-            for flight in flights
-        ]
+        return [] if self._draining else self._group.take(min(limit, self._room), self._hand)
 
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
         """Finish or give back each."""
-        results = [self._settle_one(entry) for entry in batch]
+        now = self._clock.monotonic()
+        results = [self._settle_one(entry.delivery, entry.outcome, now) for entry in batch]
         self._look_again()
         return results
 
@@ -146,56 +136,59 @@ class LogSubscription(Subscription, GroupMember):
         if self._group.ready:
             self.wake()
 
-    def _settle_one(self, entry: Settle) -> SettleResult:
-        flight: Flight = entry.delivery.token
-        if isinstance(entry.outcome, Nack):
-            done = self._group.give_back(flight, entry.outcome.delay)
+    def _settle_one(self, delivery: Delivery, outcome: Settlement, now: float) -> SettleResult:
+        if not self._group.holds(self._hand, delivery, now):
+            return _LOST
+        entry: Entry = delivery.token
+        self._hand.pop(entry, None)
+        if isinstance(outcome, Nack):
+            self._group.give_back(entry, delivery.attempt + 1, outcome.delay)
         else:
-            done = self._group.finish(flight)
-        return Done() if done else Lost()
+            entry.finish_one()
+        return _DONE
 
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
         """Renew each lease that is still ours."""
-        results: list[SettleResult] = []
-        for delivery in batch:
-            held = self._group.extend(delivery.token)
-            if held:
-                delivery.lease_until = delivery.token.lease_until
-            results.append(Done() if held else Lost())
-        return results
+        now = self._clock.monotonic()
+        return [
+            _DONE if self._group.extend(self._hand, delivery, now) else _LOST for delivery in batch
+        ]
 
     async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
         """Write and acknowledge in one step: nothing can come between within one loop turn."""
-        results = [self._commit_one(commit) for commit in batch]
+        now = self._clock.monotonic()
+        results = [self._commit_one(commit, now) for commit in batch]
         self._look_again()
         return results
 
-    def _commit_one(self, commit: Commit) -> SettleResult:
+    def _commit_one(self, commit: Commit, now: float) -> SettleResult:
         inbox, effects, store = self._inbox, commit.effects, self._broker.effects
-        before = inbox is not None and inbox.find(commit.record.key) is not None
+        before = inbox is not None and inbox.find(commit.record.key, now) is not None
         if effects is not None and not before and not store.fits(effects):
-            return Conflict() if self._group.holds(commit.delivery.token) else Lost()
-        result = self._settle_one(Settle(commit.delivery, Ack()))
+            held = self._group.holds(self._hand, commit.delivery, now)
+            return Conflict() if held else _LOST
+        result = self._settle_one(commit.delivery, _ACK, now)
+        if not isinstance(result, Done):
+            return result
         if before:
-            return Done(before=True) if isinstance(result, Done) else result
-        if isinstance(result, Done) and inbox is not None:
-            inbox.note(commit.record)
+            return Done(before=True)
+        if inbox is not None:
+            inbox.note(commit.record, now)
             if effects is not None:
                 store.apply(effects)
                 for outgoing in effects.outgoing:
-                    subject = outgoing.subject
-                    self._broker.stream(subject.namespace, subject.type).append(outgoing)
+                    self._broker.store([outgoing])
         return result
 
     async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
         """Store and settle in one step: nothing can come between within one loop turn."""
+        now = self._clock.monotonic()
         results: list[SettleResult] = []
         for delivery, letter in batch:
-            done = self._settle_one(Settle(delivery, Reject()))
-            if isinstance(done, Done):
-                subject = letter.subject
-                self._broker.stream(subject.namespace, subject.type).append(letter)
-            results.append(done)
+            result = self._settle_one(delivery, _PARKED, now)
+            if isinstance(result, Done):
+                self._broker.store([letter])
+            results.append(result)
         self._look_again()
         return results
 
@@ -204,6 +197,7 @@ class LogSubscription(Subscription, GroupMember):
         self._draining = True
         if self in self._group.members:
             self._group.members.remove(self)
+            self._group.call()  # it may have been woken for what it does not take now
         self._wake()
 
     async def close(self) -> None:
@@ -212,5 +206,10 @@ class LogSubscription(Subscription, GroupMember):
             return
         self._closed = True
         await self.drain()
+        self._hand = self._group.leave(self._hand)
         if self._source.ephemeral:
             self._stream.forget(self._source.group)
+
+
+_ACK, _PARKED, _DONE, _LOST = Ack(), Reject(), Done(), Lost()
+"""One of each is enough for all."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from catga.errors import ConfigurationError, ConnectionLost, NoResponders
 from catga.spi import (
     Address,
     Capabilities,
     Capability,
-    Completion,
     DeadLetterStore,
-    Done,
     EffectStore,
     EventKind,
     Health,
@@ -22,12 +21,9 @@ from catga.spi import (
     Outgoing,
     PublishResult,
     Receipt,
-    Record,
     Rejected,
     Runtime,
-    SettleResult,
     Source,
-    Subject,
     Subscription,
     Topology,
     Transport,
@@ -37,55 +33,18 @@ from catga.spi import (
 from catga_inmemory.broker import LiveListener, MemoryBroker, acquire, release
 from catga_inmemory.deadletters import MemoryDeadLetters
 from catga_inmemory.discovery import MemoryNodes
+from catga_inmemory.inbox import MemoryInbox
 from catga_inmemory.plugin import CAPABILITIES
 from catga_inmemory.settings import MemorySettings
 from catga_inmemory.subscriptions import LiveSubscription, LogSubscription
 
 __all__ = ["MemoryTransport"]
 
+_address = attrgetter("subject", "reply_to")
 _CAPABILITIES = Capabilities(
     CAPABILITIES,
     {Capability.COMMANDS: "memory has no commands: a transaction writes keys and publishes"},
 )
-
-
-class MemoryInbox(InboxStore):
-    """Completion records in a dictionary, each kept for D seconds."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker = broker
-        self.ttl = 86_400.0
-
-    async def completed(self, keys: Sequence[Completion]) -> list[bool]:
-        """Look each key up."""
-        return [self.find(key) is not None for key in keys]
-
-    async def responses(self, keys: Sequence[Completion]) -> list[bytes | None]:
-        """Look each key up."""
-        found = [self.find(key) for key in keys]
-        return [None if record is None else record.response for record in found]
-
-    async def record(self, records: Sequence[Record]) -> list[SettleResult]:
-        """Write each; cannot fail."""
-        for record in records:
-            self.note(record)
-        return [Done()] * len(records)
-
-    def find(self, key: Completion) -> Record | None:
-        """Return the record while it is kept."""
-        until, record = self._broker.completions.get(_record_key(key), (0.0, None))
-        return record if until > self._broker.clock.monotonic() else None
-
-    def note(self, record: Record) -> None:
-        """Write one record, unless it is there, and forget the oldest that have expired."""
-        records = self._broker.completions
-        now = self._broker.clock.monotonic()
-        while records and next(iter(records.values()))[0] <= now:
-            del records[next(iter(records))]
-        if self.find(record.key) is None:
-            key = _record_key(record.key)
-            records.pop(key, None)  # so that the oldest stay in front
-            records[key] = (now + self.ttl, record)
 
 
 def _verify(broker: MemoryBroker, topology: Topology) -> None:
@@ -93,10 +52,6 @@ def _verify(broker: MemoryBroker, topology: Topology) -> None:
         groups = broker.stream(source.namespace, source.type).groups
         if source.durable and not source.ephemeral and source.group not in groups:
             raise ConfigurationError(f"the group {source.group} of {source.type} does not exist")
-
-
-def _record_key(key: Completion) -> tuple[str, str, str, str]:
-    return (key.namespace, key.group, key.type, key.message_id)
 
 
 class MemoryTransport(Transport):
@@ -138,7 +93,7 @@ class MemoryTransport(Transport):
         """Take or make the broker."""
         self._runtime = runtime
         self._broker = acquire(self._name, runtime.clock)
-        self._inbox = MemoryInbox(self._broker)
+        self._inbox = MemoryInbox(self._broker.records, runtime.clock)
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
         """Declare the groups, or see that they are there; there is nothing else to disagree with.
@@ -163,21 +118,26 @@ class MemoryTransport(Transport):
         broker = self._broker
         if broker is None:
             return [Rejected(ConnectionLost("the in-memory transport is closed"))] * len(batch)
-        return [self._publish_one(broker, outgoing) for outgoing in batch]
+        results: list[PublishResult] = []
+        for (subject, reply_to), run in groupby(batch, key=_address):
+            if subject.durable:
+                results += broker.store(list(run))
+            else:
+                results += self._send(broker, list(run), asks=reply_to is not None)
+        return results
 
-    def _publish_one(self, broker: MemoryBroker, outgoing: Outgoing) -> PublishResult:
-        subject = outgoing.subject
-        if subject.durable:
-            entry, duplicate = broker.stream(subject.namespace, subject.type).append(outgoing)
-            return Receipt(outgoing.message_id, str(entry.sequence), duplicate)
-        taken, dropped = broker.send_live(outgoing)
+    def _send(
+        self, broker: MemoryBroker, run: Sequence[Outgoing], *, asks: bool
+    ) -> Iterable[PublishResult]:
+        taken, dropped = broker.send_live(run)
         if dropped:
             self._emit(
-                EventKind.SLOW_CONSUMER, f"{dropped} listener(s) of {subject} dropped a message"
+                EventKind.SLOW_CONSUMER,
+                f"listeners of {run[0].subject} dropped {dropped} message(s)",
             )
-        if outgoing.reply_to is not None and not taken:
-            return Rejected(NoResponders(f"nobody listens on {subject}"))
-        return Receipt(outgoing.message_id)
+        if asks and not taken:
+            return [Rejected(NoResponders(f"nobody listens on {run[0].subject}"))] * len(run)
+        return [Receipt(outgoing.message_id) for outgoing in run]
 
     async def subscribe(self, source: Source) -> Subscription:
         """Open a live, reply or durable subscription."""
@@ -198,15 +158,12 @@ class MemoryTransport(Transport):
         """Those of the broker this transport is open on."""
         return MemoryDeadLetters(self._need)
 
-    async def wait_handled(self, subject: Subject, sequence: str) -> None:
-        """Return once every group has handled or parked this entry."""
-        stream = self._need().stream(subject.namespace, subject.type)
-        entry = stream.entries.get(int(sequence))
-        if entry is None or entry.open_groups <= 0:
-            return
-        if entry.finished is None:
-            entry.finished = asyncio.get_running_loop().create_future()
-        await asyncio.shield(entry.finished)
+    async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:
+        """Return once every group has handled or parked these entries."""
+        broker = self._need()
+        for subject, run in groupby(stored, key=lambda pair: pair[0].subject):
+            stream = broker.stream(subject.namespace, subject.type)
+            await stream.wait_handled([receipt.sequence for _, receipt in run])
 
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
         """Return the nodes of a namespace of this broker."""

@@ -18,10 +18,10 @@ from catga.spi import (
     NodeStore,
     Outgoing,
     PublishResult,
+    Receipt,
     Records,
     Runtime,
     Source,
-    Subject,
     Subscription,
     Topology,
     Transport,
@@ -98,9 +98,9 @@ class RecordsElsewhere(Transport):
         """Pass it on."""
         return await self._messages.subscribe(source)
 
-    async def wait_handled(self, subject: Subject, sequence: str) -> None:
+    async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:
         """Pass it on."""
-        await self._messages.wait_handled(subject, sequence)
+        await self._messages.wait_handled(stored)
 
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
         """Pass it on."""

@@ -21,9 +21,8 @@ import attrs
 from catga.errors import CapabilityError
 from catga.ground.clock import Clock
 from catga.model.capability import Capabilities
-from catga.model.outcome import PublishResult, SettleResult
+from catga.model.outcome import PublishResult, Receipt, SettleResult
 from catga.model.qos import QualityOfService
-from catga.model.subject import Subject
 from catga.spi.deadletters import DeadLetterStore
 from catga.spi.delivery import Delivery, Outgoing, Settle
 from catga.spi.discovery import NodeStore
@@ -304,12 +303,13 @@ class Transport(ABC):
         """Where the dead letters can be looked at and removed, if the transport can do that."""
         return None
 
-    async def wait_handled(self, subject: Subject, sequence: str) -> None:
-        """Return once every group has succeeded with this message or parked it.
+    async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:
+        """Return once every group has succeeded with each of these messages or parked it.
 
-        Needs `Capability.HANDLED`. Raises nothing for a handler's failure.
+        `stored`: what was published, with the receipts of it. Needs `Capability.HANDLED`. Raises
+        nothing for a handler's failure.
         """
-        del subject, sequence
+        del stored
         raise CapabilityError("this transport cannot tell when a message was handled")
 
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:

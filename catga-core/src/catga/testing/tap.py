@@ -28,7 +28,6 @@ from catga.spi import (
     Settle,
     SettleResult,
     Source,
-    Subject,
     Subscription,
     Topology,
     Transport,
@@ -219,9 +218,9 @@ class TappedTransport(Transport):
         """Pass it on."""
         return TappedSubscription(await self._inner.subscribe(source), self._tap)
 
-    async def wait_handled(self, subject: Subject, sequence: str) -> None:
+    async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:
         """Pass it on."""
-        await self._inner.wait_handled(subject, sequence)
+        await self._inner.wait_handled(stored)
 
     def node_store(self, namespace: str, ttl: float, mode: Mode) -> NodeStore:
         """Pass it on."""

@@ -92,15 +92,14 @@ class CapabilitiesContract:
         transport = await stage.transport()
         first = await stage.member(transport, "Order", "first")
         second = await stage.member(transport, "Order", "second")
-        (receipt,) = await stage.store(transport, stage.out("Order"))
-        subject = stage.out("Order").subject
+        outgoing = stage.out("Order")
+        (receipt,) = await stage.store(transport, outgoing)
+        stored = [(outgoing, receipt)]
         if Capability.HANDLED not in transport.capabilities:
             with raises(CapabilityError):
-                await stage.wait(transport.wait_handled(subject, receipt.sequence))
+                await stage.wait(transport.wait_handled(stored))
             return
-        waiting = stage.tasks.spawn(
-            transport.wait_handled(subject, receipt.sequence), "wait until handled"
-        )
+        waiting = stage.tasks.spawn(transport.wait_handled(stored), "wait until handled")
         (delivery,) = await stage.receive(first, 1)
         await stage.settle(first, delivery)
         (delivery,) = await stage.receive(second, 1)
@@ -111,7 +110,7 @@ class CapabilitiesContract:
         await stage.settle(second, delivery, Reject("parked"))
         await stage.until(waiting.done)
         assert waiting.result() is None
-        await stage.wait(transport.wait_handled(subject, receipt.sequence))
+        await stage.wait(transport.wait_handled(stored))
 
     @law(qos=0)
     async def test_a_request_nobody_hears_fails_at_once_or_at_its_timeout(
