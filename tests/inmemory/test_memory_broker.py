@@ -10,10 +10,11 @@ import attrs
 import pytest
 
 from catga import Bus, ConfigurationError, Event, Parts, QualityOfService
-from catga.spi import Kind, Outgoing, Receipt, Source, Subject
+from catga.spi import Completion, Kind, Outgoing, Receipt, Record, Source, Subject
 from catga.testing import ManualClock, settle_loop
 from catga_inmemory.broker import acquire, release
-from catga_inmemory.groups import Group
+from catga_inmemory.groups import Group, GroupMember
+from catga_inmemory.inbox import RecordTable
 from catga_inmemory.log import Stream
 
 
@@ -203,3 +204,86 @@ def test_a_broker_leaves_no_timer_behind() -> None:
         assert [entry.open_groups for entry in stream.entries.values()] == [0]
 
     run(law)
+
+
+def test_who_waits_for_a_batch_waits_for_the_last_of_it_in_every_group() -> None:
+    async def law() -> None:
+        stream = Stream(ManualClock())
+        groups = [stream.declare(Source("ns", "Note", name, durable=True)) for name in "ab"]
+        receipts = stream.append([outgoing("x", str(number)) for number in range(3)])
+        waiting = asyncio.create_task(stream.wait_handled([each.sequence for each in receipts]))
+        hands = [group.hand() for group in groups]
+        taken = [
+            delivery
+            for group, hand in zip(groups, hands, strict=True)
+            for delivery in group.take(3, hand)
+        ]
+        for delivery in reversed(taken):  # the first of all is the last
+            await settle_loop()
+            assert not waiting.done()
+            delivery.token.finish_one()
+        await waiting
+
+    run(law)
+
+
+class Waiting(GroupMember):
+    """A member that waits with room for so many."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.calls = room, 0
+
+    def wake(self) -> int:
+        self.calls += 1
+        return self.room
+
+
+def test_a_batch_wakes_as_many_members_as_it_needs_and_no_more() -> None:
+    async def law() -> None:
+        stream = Stream(ManualClock())
+        group = stream.declare(Source("ns", "Note", "g", durable=True))
+        group.members += [Waiting(0), Waiting(2), Waiting(1), Waiting(5)]
+        stream.append([outgoing("x", str(number)) for number in range(3)])
+        assert [member.calls for member in group.members] == [1, 1, 1, 0]  # type: ignore[attr-defined]  # those above
+
+    run(law)
+
+
+def test_what_members_left_behind_comes_again_as_each_lease_ends() -> None:
+    async def law() -> None:
+        clock = ManualClock()
+        stream = Stream(clock)
+        group = stream.declare(Source("ns", "Note", "g", durable=True, lease=10))
+        stream.append([outgoing("early", "1"), outgoing("late", "2")])
+        first, second = group.hand(), group.hand()
+        group.take(1, first)
+        await clock.advance(4)
+        group.take(1, second)
+        group.leave(second)
+        left = group.leave(first)
+        for seconds, ready in (
+            (5, []),
+            (1.5, [b"early"]),
+            (3, [b"early"]),
+            (1, [b"early", b"late"]),
+        ):
+            await clock.advance(seconds)
+            assert [entry.body for entry in group.ready] == ready
+        assert not left
+        again = group.take(5, group.hand())
+        assert [delivery.attempt for delivery in again] == [2, 2]
+
+    run(law)
+
+
+def test_a_record_is_kept_for_its_time_and_then_makes_room() -> None:
+    table = RecordTable()
+    records = [Record(Completion("ns", "g", "Note", str(number))) for number in range(100)]
+    for place, record in enumerate(records):
+        table.note(record, now=place, until=place + 50.0)
+    kept = [int(each.key.message_id) for each in records if table.find(each.key, 99.0)]
+    assert kept == list(range(50, 100))
+    table.note(records[50], now=99.0, until=500.0)
+    assert table.find(records[50].key, 99.5)
+    assert not table.find(records[50].key, 100.0), "what is there is not written again"
+    assert len(table) == 50

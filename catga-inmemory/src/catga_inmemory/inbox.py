@@ -20,6 +20,9 @@ class RecordTable:
         self._records: dict[_Key, tuple[float, Record]] = {}
         self._by_age: deque[_Key] = deque()
 
+    def __len__(self) -> int:
+        return len(self._records)
+
     def find(self, key: Completion, now: float) -> Record | None:
         """Return the record while it is kept."""
         known = self._records.get(_record_key(key))
