@@ -259,6 +259,27 @@ def test_a_removed_stream_is_made_again_and_said(server: RedisServer) -> None:
     asyncio.run(law())
 
 
+def test_a_refusal_of_one_stream_loses_nothing_that_another_brought(server: RedisServer) -> None:
+    """While much waits in one stream, one round trip asks for it and for the others apart."""
+
+    async def law() -> None:
+        async with lab(server) as bench, admin(server) as client:
+            transport = await bench.transport()
+            await transport.publish([out("Apart") for _ in range(200)])
+            member = await bench.member(transport, "Apart", window=60)
+            # Until the window is full: then it is known that more waits.
+            found = await gather_deliveries(member, 60)
+            await client.xadd("{law:Apart}:to:workers", {"b": "beside"})
+            await client.xgroup_destroy("{law:Apart}:log:0", "workers")
+            while all(each.body != b"beside" for each in found):
+                await member.settle([Settle(each, Ack()) for each in found])
+                found = await member.receive(60, 10.0)
+                assert found
+            await until(lambda: any("was made again" in each.detail for each in bench.events))
+
+    asyncio.run(law())
+
+
 def test_a_key_that_is_no_stream_closes_only_its_own_subscription(server: RedisServer) -> None:
     async def law() -> None:
         async with lab(server) as bench, admin(server) as client:

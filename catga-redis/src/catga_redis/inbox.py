@@ -8,7 +8,7 @@ from catga.errors import CatgaError
 from catga.spi import Completion, Done, InboxStore, Record, SettleResult, Unknown
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.names import done_key
-from catga_redis.scripts import KNOWN, parts
+from catga_redis.scripts import BATCH, KNOWN
 from catga_redis.session import Session
 
 __all__ = ["RedisInbox", "record_value"]
@@ -21,18 +21,21 @@ class RedisInbox(InboxStore):
         self._session = session
 
     async def completed(self, keys: Sequence[Completion]) -> list[bool]:
-        """Look up to 256 of a type up in one command with one reply."""
+        """Look up to 256 up in one command with one reply, and once more if any is there.
+
+        Almost always none is, and to count them is all that the server has to do.
+        """
         known = [False] * len(keys)
-        types: dict[tuple[str, str], list[int]] = {}
-        for at, key in enumerate(keys):
-            types.setdefault((key.namespace, key.type), []).append(at)
+        names = [done_key(key) for key in keys]
         try:
-            for places in types.values():
-                for part in parts(places, lambda _: 0):
-                    names = [done_key(keys[at]) for at in part]
-                    found = await KNOWN.run(self._session.line(names[0]), names, ())
-                    for at, there in zip(part, found, strict=True):
-                        known[at] = bool(there)
+            for line, places in self._session.servers.split(range(len(keys)), names.__getitem__):
+                for at in range(0, len(places), BATCH):
+                    part = places[at : at + BATCH]
+                    asked = [names[place] for place in part]
+                    if not await line.call(b"EXISTS", *asked):
+                        continue
+                    for place, there in zip(part, await KNOWN.run(line, asked, ()), strict=True):
+                        known[place] = bool(there)
         except REPLY_ERRORS as error:
             raise self._session.failure(error) from error
         return known

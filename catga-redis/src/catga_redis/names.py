@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import attrs
 
 from catga.spi import Completion, EffectKey, Kind, Source, Subject
@@ -55,8 +57,13 @@ def later_keys(subject: Subject) -> tuple[bytes, bytes]:
 
 def done_key(completion: Completion) -> bytes:
     """The completion record of one message in one group."""
-    tag = _tag(completion.namespace, completion.type)
-    return f"{tag}:done:{completion.group}:{completion.message_id}".encode()
+    prefix = _done_prefix(completion.namespace, completion.type, completion.group)
+    return prefix + completion.message_id.encode()
+
+
+@cache
+def _done_prefix(namespace: str, type_: str, group: str) -> bytes:
+    return f"{_tag(namespace, type_)}:done:{group}:".encode()
 
 
 def effect_key(key: EffectKey) -> bytes:

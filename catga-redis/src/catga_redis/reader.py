@@ -9,11 +9,11 @@ from catga.errors import AuthenticationError, CatgaError
 from catga.spi import EventKind
 from catga_redis.errors import ELSEWHERE, REPLY_ERRORS
 from catga_redis.groups import create_groups
-from catga_redis.names import StreamKey
+from catga_redis.reading import Ask, SharedLine, asks
 from catga_redis.session import Session
 from catga_redis.streams import LogSubscription
 from catga_redis.trimming import Trimmer
-from catga_redis.wire import pack_command
+from catga_redis.wire import Line, pack_command
 
 __all__ = ["GroupReader"]
 
@@ -40,7 +40,11 @@ class GroupReader:
         # Held while a reply may be on its way that `recover` would take for lost.
         self._taking = asyncio.Lock()
         self._reading: tuple[LogSubscription, ...] | None = None
+        self._waits = False
+        self._recovering = False
         self._unblocking = False
+        self.line: Line = SharedLine(self._wire, self._line, self._is_free)
+        """What carries the settlements of those it reads for."""
         self._trimmer = Trimmer(session)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -69,6 +73,7 @@ class GroupReader:
             self._between_reads.clear()
             self._unblock()
             await self._between_reads.wait()
+        await self._wire.answered(but=self._waits)  # what comes after goes another way
         async with self._taking:  # a reclaim in flight ends first
             return
 
@@ -96,6 +101,13 @@ class GroupReader:
     def jitter(self) -> float:
         """A factor around one, so that members do not look all at once."""
         return 0.75 + random.random() / 2  # noqa: S311 - spreads load, no secret
+
+    def _is_free(self) -> bool:
+        """Whether what is sent now is carried out now, and before all that asks for it later.
+
+        On a cluster it goes the way on which a slot that moved is followed.
+        """
+        return not (self._waits or self._recovering or self._session.servers.sharded)
 
     async def _learn_id(self) -> None:
         try:
@@ -129,43 +141,45 @@ class GroupReader:
                 await self._repair(hungry, error)
 
     async def _read_once(self, hungry: tuple[LogSubscription, ...]) -> None:
-        streams: dict[bytes, tuple[LogSubscription, StreamKey]] = {
-            stream.key: (each, stream) for each in hungry for stream in each.streams
-        }
-        block = self._session.settings.block_time.total_seconds()
-        if self._client_id is None:
-            block = min(block, _BLOCK_WITHOUT_UNBLOCK)
-        count = min(max(1, each.room // len(each.streams)) for each in hungry)
-        packed = pack_command(
-            (
-                b"XREADGROUP",
-                b"GROUP",
-                self._group,
-                self._session.member,
-                b"COUNT",
-                min(count, self._session.settings.read_count),
-                b"BLOCK",
-                max(1, int(block * 1000)),
-                b"STREAMS",
-                *streams,
-                *([b">"] * len(streams)),
-            )
-        )
+        commands = asks(hungry, self._session.settings.read_count)
+        # Where more waits there is nothing to wait for, and a settlement may come behind the read.
+        waits = not any(each.busy for each in hungry)
+        block = self._block() if waits else 0.0
+        packed = b"".join(self._pack(ask, block) for ask in commands)
         patience = block + self._session.settings.reply_timeout.total_seconds()
-        self._reading = hungry
+        self._reading, self._waits = hungry, waits
         try:
-            reply = (await self._wire.request(packed, 1, patience))[0]
-            if isinstance(reply, Exception):
-                raise reply
-            for key, entries in reply or ():
-                subscription, stream = streams[key]
-                subscription.take(stream, entries)
+            request = self._wire.request(packed, len(commands), patience)
+            if not waits:
+                self._wire.cork()
+            replies = await request
+            for ask, reply in zip(commands, replies, strict=True):
+                brought = {} if isinstance(reply, Exception) else dict(reply or ())
+                for subscription, stream in ask.streams:
+                    subscription.take_new(stream, brought.get(stream.key, ()), ask.count)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
         finally:
-            self._reading = None
+            self._reading, self._waits = None, False
+            self._wire.uncork()
             self._between_reads.set()
 
+    def _block(self) -> float:
+        block = self._session.settings.block_time.total_seconds()
+        return block if self._client_id is not None else min(block, _BLOCK_WITHOUT_UNBLOCK)
+
+    def _pack(self, ask: Ask, block: float) -> bytes:
+        """Write one `XREADGROUP`, which waits for so many seconds or not at all."""
+        wait = (b"BLOCK", max(1, int(block * 1000))) if block else ()
+        keys = [stream.key for _, stream in ask.streams]
+        names = (b"XREADGROUP", b"GROUP", self._group, self._session.member)
+        return pack_command(
+            (*names, b"COUNT", ask.count, *wait, b"STREAMS", *keys, *([b">"] * len(keys)))
+        )
+
     def _unblock(self) -> None:
-        if not self._unblocking and self._client_id is not None:
+        if self._waits and not self._unblocking and self._client_id is not None:
             self._unblocking = True
             self._session.runtime.spawn(self._unblock_now(), "redis: unblock a read")
 
@@ -186,10 +200,16 @@ class GroupReader:
             self._unblocking = False
 
     async def _recover(self) -> None:
-        async with self._taking:
-            for each in list(self._subscriptions):
-                if each.unseen:
-                    await each.recover()
+        # What is settled here must not be taken for lost there.
+        self._recovering = True
+        try:
+            async with self._taking:
+                await self._wire.answered()
+                for each in list(self._subscriptions):
+                    if each.unseen:
+                        await each.recover()
+        finally:
+            self._recovering = False
 
     async def _repair(self, hungry: tuple[LogSubscription, ...], error: Exception) -> None:
         """Make again what somebody removed; close what can never be read, so that the rest can."""

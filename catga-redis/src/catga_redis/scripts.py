@@ -125,12 +125,18 @@ COMMIT = Script(
     HELD
     + b"""
 -- KEYS: stream, record ... ARGV: group, consumer, ttl ms, id, count, value, id, count, value ...
-local out, settled = {}, {}
+-- Almost always the ids come in order, so that one look at what lies between finds who has them.
+local out, settled, counts, last = {}, {}, {}, 3 * #KEYS - 2
+for _, p in ipairs(
+  redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[last], 2 * #KEYS, ARGV[2])
+) do
+  counts[p[1]] = p[4]
+end
 for i = 2, #KEYS do
   local at = 3 * i - 2
-  local id = ARGV[at]
+  local id, count = ARGV[at], ARGV[at + 1]
   out[i - 1] = 1
-  if held(KEYS[1], ARGV[1], ARGV[2], id, ARGV[at + 1]) then
+  if counts[id] == tonumber(count) or held(KEYS[1], ARGV[1], ARGV[2], id, count) then
     redis.call('SET', KEYS[i], ARGV[at + 2], 'NX', 'PX', ARGV[3])
     settled[#settled + 1] = id
   elseif redis.call('EXISTS', KEYS[i]) == 1 then

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from catga.errors import CatgaError, PayloadTooLarge, TransportError
@@ -24,7 +24,7 @@ from catga_redis.inbox import record_value
 from catga_redis.names import StreamKey, done_key, seen_prefix, stream_key
 from catga_redis.scripts import BATCH, COMMIT, EXTEND, PARK, RELEASE, Script, parts
 from catga_redis.session import Session
-from catga_redis.wire import pack_command
+from catga_redis.wire import Line, pack_command
 
 __all__ = ["DONE", "LOST", "UNSEEN", "Settler", "Token", "tell_gone"]
 
@@ -50,8 +50,9 @@ def tell_gone(session: Session, stream: StreamKey, count: int) -> None:
 class Settler:
     """Every method returns one result per token, in order, and never raises."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, line_of: Callable[[StreamKey], Line]) -> None:
         self._session = session
+        self._line_of = line_of
 
     async def acknowledge(self, tokens: Sequence[Token], *, confirm: bool) -> list[SettleResult]:
         """Acknowledge without a fence: the caller knows that its lease has not ended.
@@ -62,7 +63,7 @@ class Settler:
         for stream, part in _by_stream(tokens):
             ids = (tokens[index][1] for index in part)
             packed = pack_command((b"XACK", stream.key, stream.group, *ids))
-            line = self._session.line(stream.key)
+            line = self._line_of(stream)
             if not confirm and line.post(packed):
                 continue
             try:
@@ -112,11 +113,11 @@ class Settler:
                 results[index] = outcome
             return results
         for stream, part in _by_stream([token for token, _ in work]):
-            keys = [stream.key, *(done_key(work[index][1].record.key) for index in part)]
-            values: list[Any] = [self._session.completion_ms]
+            keys, values = [stream.key], list[Any]([self._session.completion_ms])
             for index in part:
-                token, commit = work[index]
-                values += (*token[1:], record_value(commit.record))
+                (_, id_, count), commit = work[index]
+                keys.append(done_key(commit.record.key))
+                values += (id_, count, record_value(commit.record))
             _place(await self._run(COMMIT, keys, stream, values), part, results)
         return results
 
@@ -158,18 +159,19 @@ class Settler:
     ) -> list[int | bytes] | Unknown:
         whole = [stream.group, self._session.member, *values]
         try:
-            outcomes: list[int | bytes] = await script.run(self._session.line(keys[0]), keys, whole)
+            outcomes: list[int | bytes] = await script.run(self._line_of(stream), keys, whole)
         except (CatgaError, *REPLY_ERRORS) as error:
             return Unknown(self._session.failure(error))
         return outcomes
 
 
-def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, list[int]]]:
+def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, Sequence[int]]]:
     """Yield the positions of the tokens of each stream, at most 256 at a time."""
-    by_stream: dict[StreamKey, list[int]] = {token[0]: [] for token in tokens}
-    for index, token in enumerate(tokens):
-        by_stream[token[0]].append(index)
-    for stream, indexes in by_stream.items():
+    streams = {token[0] for token in tokens}
+    for stream in streams:
+        indexes: Sequence[int] = range(len(tokens))
+        if len(streams) > 1:
+            indexes = [index for index, token in enumerate(tokens) if token[0] is stream]
         for at in range(0, len(indexes), BATCH):
             yield stream, indexes[at : at + BATCH]
 

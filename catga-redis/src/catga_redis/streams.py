@@ -35,6 +35,7 @@ from catga_redis.names import StreamKey, source_streams
 from catga_redis.scripts import RECLAIM
 from catga_redis.session import Session
 from catga_redis.settling import LOST, UNSEEN, Settler, Token, tell_gone
+from catga_redis.wire import Line
 
 if TYPE_CHECKING:
     from catga_redis.reader import GroupReader
@@ -65,13 +66,16 @@ class LogSubscription(Subscription):
         """Whether the server may have handed over something that never arrived here."""
         self.draining = False
         self._session = session
-        self._settler = Settler(session)
+        self._settler = Settler(session, self._line_of)
         self._clock = session.runtime.clock
         self._reader = reader
         self._places = [_Place(stream) for stream in self.streams]
         self._mailbox: Mailbox[Delivery] = Mailbox(self._clock)
         self._held: set[Delivery] = set()
         self._newest: dict[StreamKey, bytes] = {}
+        self.busy: set[StreamKey] = set()
+        """The streams whose last read brought as much as was asked for."""
+        self._wanted = False
         self._starved = False
         self._failure = ""
         self._closed = False
@@ -90,20 +94,24 @@ class LogSubscription(Subscription):
 
     @property
     def hungry(self) -> bool:
-        """Whether a read is worth it: half of the window is free, or nothing waits here."""
+        """Whether a read is worth it: half of the window is free, or more was asked for.
+
+        Small reads would undo the batching that everything above depends on.
+        """
         room = self.room
-        return room * 2 >= self.source.window or (room > 0 and not len(self._mailbox))
+        return room * 2 >= self.source.window or (room > 0 and self._wanted)
 
     # -- what comes in ---------------------------------------------------------------------------
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
         """Return what the group's reader brought."""
+        if not len(self._mailbox):
+            self._wanted = True
+            self._reader.poke()
         taken = await self._mailbox.receive(limit, max_wait)
         found = [delivery for delivery in taken if delivery in self._held]
         if self._failure and not found:
             raise SubscriptionClosed(self._failure)
-        if found and not len(self._mailbox):
-            self._reader.poke()
         return found
 
     def take(self, stream: StreamKey, entries: Iterable[Any], count: int = 1) -> None:
@@ -122,10 +130,20 @@ class LogSubscription(Subscription):
                 )
                 delivery.replays = replays
             deliveries.append(delivery)
-        if count == 1 and deliveries:
+        if count == 1:
             self._newest[stream] = deliveries[-1].token[1]
+        self._wanted = False
         self._held.update(deliveries)
         self._mailbox.extend(deliveries)
+
+    def take_new(self, stream: StreamKey, entries: Sequence[Any], asked: int) -> None:
+        """Keep what a read for at most so many brought, and remember whether there is more."""
+        if entries:
+            self.take(stream, entries)
+        if len(entries) == asked:
+            self.busy.add(stream)
+        else:
+            self.busy.discard(stream)
 
     def fail(self, reason: str) -> None:
         """Say that nothing will ever come again."""
@@ -235,6 +253,7 @@ class LogSubscription(Subscription):
                 acks.append(index)
                 tokens.append(delivery.token)
                 confirm = confirm or entry.confirm
+        self._has_room()  # first, so that the next read and this leave together
         if acks:
             outcomes = await self._settler.acknowledge(tokens, confirm=confirm)
             if len(acks) == len(batch):  # almost always
@@ -283,6 +302,7 @@ class LogSubscription(Subscription):
             if delivery in self._held:
                 self._held.discard(delivery)
                 known.append(index)
+        self._has_room()
         work = [(batch[index][0].token, batch[index][1]) for index in known]
         for index, outcome in zip(known, await step(work), strict=True):
             results[index] = outcome
@@ -296,6 +316,10 @@ class LogSubscription(Subscription):
                 if isinstance(result, Unknown | Conflict | Refused):
                     self._held.add(delivery)
         self._has_room()
+
+    def _line_of(self, stream: StreamKey) -> Line:
+        """What is settled when the reader has let go of this must find its own way."""
+        return self._session.line(stream.key) if self.draining else self._reader.line
 
     def _has_room(self) -> None:
         if self._starved and self.room > 0:

@@ -108,6 +108,7 @@ class Wire(Line):
         self._broken: asyncio.Future[CatgaError] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
+        self._corked = False
         self.up = asyncio.Event()
         """Set while connected."""
 
@@ -172,16 +173,33 @@ class Wire(Line):
             self._flushed.clear()
             await self._flushed.wait()
 
+    def cork(self) -> None:
+        """Let what comes from now on wait for `uncork`: it leaves with whatever comes then."""
+        self._corked = True
+
+    def uncork(self) -> None:
+        """Send what has waited, at the end of this turn of the loop."""
+        self._corked = False
+        if self._output:
+            self._has_output.set()
+
+    async def answered(self, *, but: int = 0, timeout: float | None = None) -> None:
+        """Return once all that was sent so far, `but` so many at the end, is answered or lost."""
+        if len(self._waiting) > but:
+            last = self._waiting[-1 - but]
+            if last.future is None:
+                last.future = asyncio.get_running_loop().create_future()
+            done, _ = await asyncio.wait([last.future], timeout=timeout)
+            for future in done:
+                future.cancelled() or future.exception()  # nobody else may ask for it
+
     async def close(self) -> None:
         """Send what waits to be sent, await its replies briefly, disconnect. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        if self._waiting and self._connection is not None:
-            last = self._waiting[-1]
-            if last.future is None:
-                last.future = asyncio.get_running_loop().create_future()
-            await asyncio.wait([last.future], timeout=1.0)
+        self.uncork()
+        await self.answered(timeout=1.0)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -199,7 +217,8 @@ class Wire(Line):
         self._waiting.append(request)
         self._output.append(request)
         self._output_bytes += len(packed)
-        self._has_output.set()
+        if not self._corked:
+            self._has_output.set()
 
     async def _write(self) -> None:
         while True:
@@ -279,6 +298,7 @@ class Wire(Line):
     async def _detach(self, error: CatgaError) -> None:
         connection, self._connection = self._connection, None
         self.up.clear()
+        self._corked = False
         waiting = list(self._waiting)
         self._waiting.clear()
         self._output.clear()
