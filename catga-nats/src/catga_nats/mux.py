@@ -6,9 +6,9 @@ Batches wait with one future and one timer, whatever their size.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from enum import Enum
+from itertools import count, repeat
 from typing import TYPE_CHECKING, TypeAlias
 
 from catga.spi import Clock
@@ -50,11 +50,16 @@ class Batch:
 
     def expect(self, subject: str) -> str:
         """Add an answer to wait for; return the reply subject of the request to `subject`."""
-        key = self._mux.enter(self, len(self.answers), subject)
-        self._keys.append(key)
-        self.answers.append(Missing.TIMEOUT)
-        self._left += 1
+        (key,) = self.expect_all([subject])
         return key
+
+    def expect_all(self, subjects: Sequence[str]) -> list[str]:
+        """Add an answer to each; return the reply subjects of the requests to these."""
+        keys = self._mux.enter_all(self, len(self.answers), subjects)
+        self._keys += keys
+        self.answers += [Missing.TIMEOUT] * len(keys)
+        self._left += len(keys)
+        return keys
 
     def put(self, index: int, answer: Answer) -> None:
         """Take in one answer; the last one wakes the waiter."""
@@ -67,8 +72,10 @@ class Batch:
         """Expect an answer to each, and send them all, so many at a time that others have room."""
         client = self._mux.client
         for start in range(0, len(asks), _TOGETHER):
-            part = [(where, what, self.expect(where)) for where, what in asks[start:][:_TOGETHER]]
-            if not await client.send_all(part, headers):  # known at once: nothing came between
+            part = asks[start : start + _TOGETHER]
+            keys = self.expect_all([where for where, _ in part])
+            saying = [(where, what, key) for (where, what), key in zip(part, keys, strict=True)]
+            if not await client.send_all(saying, headers):  # known at once: nothing came between
                 self._mux.forget(self._keys[start:])
                 for index in range(start, len(self.answers)):
                     self.put(index, Missing.UNSENT)
@@ -96,7 +103,8 @@ class Batch:
                 await self._waiter
             finally:
                 timer.cancel()
-                self._mux.forget(self._keys)
+                if self._left > 0:
+                    self._mux.forget(self._keys)
         return self.answers
 
     def _expire(self) -> None:
@@ -113,7 +121,7 @@ class Series:
         self._mux = mux
         self._subject = subject
         self.waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.key = mux.enter(self, 0, subject)
+        (self.key,) = mux.enter_all(self, 0, [subject])
         self.messages: list[Message] = []
         self.end: Answer = Missing.TIMEOUT
         """What came last: with a status, or why nothing more comes."""
@@ -126,7 +134,7 @@ class Series:
                 self.waiter.set_result(None)
             return
         self.messages.append(answer)
-        self._mux.enter(self, index, self._subject, self.key)
+        self._mux.enter_again(self.key, self, index, self._subject)
 
 
 class Mux:
@@ -136,18 +144,26 @@ class Mux:
         self.clock = clock
         self.client = client
         self._prefix = client.new_inbox() + "."
-        self._counter = itertools.count(1)
+        self._entered = 0
         self._pending: dict[bytes, tuple[Batch | Series, int, str]] = {}
 
     async def start(self) -> None:
         """Subscribe to the answers."""
         await self.client.subscribe_all(f"{self._prefix}*", self._on_answers)
 
-    def enter(self, batch: Batch | Series, index: int, subject: str, again: str = "") -> str:
-        """Make room in the table for one answer; return its reply subject (`again`: that one)."""
-        key = again or f"{self._prefix}{next(self._counter)}"
-        self._pending[key.encode()] = (batch, index, subject)
-        return key
+    def enter_all(self, batch: Batch | Series, index: int, subjects: Sequence[str]) -> list[str]:
+        """Make room in the table for an answer to each, the first of which is this one of the
+        batch; return their reply subjects."""
+        numbers = range(self._entered, self._entered + len(subjects))
+        self._entered = numbers.stop
+        keys = [f"{self._prefix}{number}" for number in numbers]
+        entries = zip(repeat(batch), count(index), subjects, strict=False)
+        self._pending.update(zip(map(str.encode, keys), entries, strict=True))
+        return keys
+
+    def enter_again(self, key: str, series: Series, index: int, subject: str) -> None:
+        """Expect another answer to the same request."""
+        self._pending[key.encode()] = (series, index, subject)
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop what nobody waits for any more."""

@@ -100,29 +100,32 @@ class Settler:
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
         """Settle each; those to be confirmed are waited for together."""
         client, version = self._connection.client, self._connection.version
-        results: list[SettleResult] = [_LOST] * len(batch)
-        confirming = Batch(self._connection.mux)
-        waiting: list[tuple[int, str]] = []
-        saying: list[Sent] = []
-        taken: list[tuple[int, str]] = []
         now = self._clock.monotonic()
-        for place, entry in enumerate(batch):
-            subject = self._take(entry.delivery, now)
-            if subject is None:
-                continue
-            reply = ""
-            if entry.confirm:
-                reply = confirming.expect(subject)
-                waiting.append((place, subject))
-            taken.append((place, subject))
-            saying.append((subject, ack_payload(entry.outcome, version), reply))
-            results[place] = _DONE
-        if saying and not await client.send_all(saying):
-            confirming.all_unsent()
-            for place, subject in taken:
-                results[place] = Unknown(ConnectionLost("not connected: nothing was settled"))
-                self._restore(batch[place].delivery, subject)
+        subjects = [self._take(entry.delivery, now) for entry in batch]
+        ours = [
+            (place, entry, subject)
+            for place, (entry, subject) in enumerate(zip(batch, subjects, strict=True))
+            if subject is not None
+        ]
+        results: list[SettleResult] = [_LOST] * len(batch)
+        if not ours:
             return results
+        waiting = [(place, subject) for place, entry, subject in ours if entry.confirm]
+        confirming = Batch(self._connection.mux)
+        keys = iter(confirming.expect_all([subject for _, subject in waiting]))
+        saying: list[Sent] = [
+            (subject, ack_payload(entry.outcome, version), next(keys) if entry.confirm else "")
+            for _, entry, subject in ours
+        ]
+        if not await client.send_all(saying):
+            confirming.all_unsent()
+            unsent = Unknown(ConnectionLost("not connected: nothing was settled"))
+            for place, entry, subject in ours:
+                results[place] = unsent
+                self._restore(entry.delivery, subject)
+            return results
+        for place, _, _ in ours:
+            results[place] = _DONE
         answers = await confirming.wait(_CONFIRM_SECONDS)
         for (place, subject), answer in zip(waiting, answers, strict=True):
             error = _unconfirmed(answer)
