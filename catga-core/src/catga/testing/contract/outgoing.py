@@ -277,7 +277,7 @@ async def _held(stage: Stage, count: int) -> tuple[Transport, Subscription, Sequ
 
 async def _bodies(stage: Stage, count: int, via: Transport | None = None) -> list[bytes]:
     """Return what was published, once so many came: a broker may hand it on a little later."""
-    reader = await stage.member(via or stage.anchor, "Paid", "readers")
+    reader = await stage.member(via or stage.anchor, "Paid", "readers", lease=60.0)
     found = [delivery.body for delivery in await stage.receive(reader, count)]
     await stage.nothing(reader, 0.2)
     return found
