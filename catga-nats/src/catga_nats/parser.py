@@ -83,26 +83,35 @@ def _messages(whole: bytes, at: int) -> tuple[bytes, list[Message], int, int]:
     """Return the messages from here on that go to one subscription, its number, where what follows
     begins, and, when that is a message in part, how many bytes it has."""
     sid, run, length = b"", list[Message](), len(whole)
+    line = subject = reply = b""
+    head = size = 0
     try:
-        while (end := whole.find(_CRLF, at)) >= 0:
-            words = whole[at:end].split()
-            body = start = end + 2
-            verb = words[0] if words else b""
-            if verb == b"HMSG":
-                body += int(words.pop(-2))
-            elif verb != b"MSG":
-                break
-            answered = _ANSWERED[len(words)]
-            if words[2] != sid:
-                if run:
+        while True:
+            if line and whole.startswith(line, at):  # it says what the one before said
+                start = at + len(line)
+            else:
+                end = whole.find(_CRLF, at)
+                words = whole[at:end].split() if end >= 0 else []
+                verb = words[0] if words else b""
+                if verb == b"HMSG":
+                    head = int(words.pop(-2))
+                elif verb == b"MSG":
+                    head = 0
+                else:
                     break
-                sid = words[2]
-                int(sid)
-            stop = start + int(words[-1])
+                answered = _ANSWERED[len(words)]
+                if words[2] != sid:
+                    if run:
+                        break
+                    sid = words[2]
+                    int(sid)
+                subject, size, start = words[1], int(words[-1]), end + 2
+                reply = words[3] if answered else b""
+                line = b"" if answered else whole[at:start]  # each reply is another one
+            body, stop = start + head, start + size
             if length < stop + 2:
                 return sid, run, at, stop + 2 - at
-            reply = words[3] if answered else b""
-            run.append(Message(words[1], reply, whole[body:stop], whole[start:body]))
+            run.append(Message(subject, reply, whole[body:stop], whole[start:body]))
             at = stop + 2
     except (ValueError, LookupError):
         if not run:  # else it will be found again, behind what came before it
