@@ -13,7 +13,6 @@ from benchmarks.job import NAME, Asker, Job, Sender, Watch
 
 GATHER = 256
 LIMIT = 1 << 30
-STREAM = JStream(NAME)
 
 
 @dataclass
@@ -129,7 +128,7 @@ def _subscribed(job: Job, watch: Watch) -> NatsBroker:
 
     limits = {"pending_msgs_limit": LIMIT, "pending_bytes_limit": LIMIT}
     if job.qos:
-        broker.subscriber(NAME, stream=STREAM, durable=NAME, **limits)(handle)
+        broker.subscriber(NAME, stream=JStream(NAME), durable=NAME, **limits)(handle)
     else:
         broker.subscriber(NAME, **limits)(handle)
     return broker

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from faststream.nats import NatsBroker, PullSub
+from faststream.nats import JStream, NatsBroker, PullSub
 
-from benchmarks.contestants.faststream_nats import STREAM, Order, publish
+from benchmarks.contestants.faststream_nats import Order, publish
 from benchmarks.job import NAME, Job, Watch
 
 __all__ = ["consume", "prepare", "publish"]
@@ -36,5 +36,5 @@ def _subscribed(job: Job, watch: Watch) -> NatsBroker:
         watch.add(len(orders))
 
     pull = PullSub(batch_size=BATCH, batch=True, timeout=0.1)
-    broker.subscriber(NAME, stream=STREAM, durable=NAME, pull_sub=pull)(handle)
+    broker.subscriber(NAME, stream=JStream(NAME), durable=NAME, pull_sub=pull)(handle)
     return broker

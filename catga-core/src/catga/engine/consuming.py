@@ -62,8 +62,14 @@ class Consumer:
         self._receivers: list[asyncio.Task[None]] = []
         self._settlers: list[asyncio.Task[None]] = []
         self.name = f"{handler.group or 'broadcast'}/{handler.wire.name}"
-        self._pool = Pool(handler.concurrency, self._handle, services.tasks, f"worker {self.name}")
         self._outcomes = Outcomes(handler, services, self.counts, self.name, self._queue)
+        self._pool = Pool(
+            handler.concurrency,
+            self._handle,
+            self._outcomes.account,
+            services.tasks,
+            f"worker {self.name}",
+        )
         self._intake = Intake(handler, services, self._outcomes, self.name, self._queue)
 
     async def start(self, sources: Sequence[Source]) -> None:

@@ -42,6 +42,8 @@ class Outcomes:
         self._name = name
         self._requeue = requeue
         self._answers = handler.is_request
+        self._handled: list[Work] = []
+        """At QoS 0, where nothing is settled; not accounted for yet."""
         self.once: Once | None = None
         """Set when this handler has completion records."""
 
@@ -55,9 +57,7 @@ class Outcomes:
             self._tell(work, error)
         settler = work.feed.settler
         if settler is None:
-            if self._answers:
-                self._respond(work, error)
-            self.off_hands(work, "ack" if error is None else "dropped")
+            self._conclude_live(work, error)
         elif work.stop is Stop.LEASE_LOST:
             self.off_hands(work, "lost")
         elif error is None:
@@ -69,13 +69,23 @@ class Outcomes:
         elif work.stop is Stop.DRAIN:
             self.decide(work, Nack(0.0))  # it has not failed: another may have it at once
         else:
-            verdict = self._handler.retries.after(
-                work.delivery.attempt, error, self._services.random
-            )
-            if isinstance(verdict, Park):
-                self.park(work, verdict.cause, error)
-            else:
-                self.decide(work, Nack(verdict.delay))
+            self._judge(work, error)
+
+    def _conclude_live(self, work: Work, error: BaseException | None) -> None:
+        if self._answers:
+            self._respond(work, error)
+        if error is None:
+            self._handled.append(work)
+        else:
+            self.off_hands(work, "dropped")
+
+    def _judge(self, work: Work, error: BaseException) -> None:
+        """A stored message failed: let it come again, or give up."""
+        verdict = self._handler.retries.after(work.delivery.attempt, error, self._services.random)
+        if isinstance(verdict, Park):
+            self.park(work, verdict.cause, error)
+        else:
+            self.decide(work, Nack(verdict.delay))
 
     def _tell(self, work: Work, error: BaseException) -> None:
         _log.warning(
@@ -193,6 +203,14 @@ class Outcomes:
             work.outcome = outcome
             work.record = work.effects = None
             work.feed.settler.add(work)
+
+    def account(self) -> None:
+        """Account for what was handled at QoS 0 since the last time: one by one it is dear."""
+        if self._handled:
+            works, self._handled = self._handled, []
+            feeds = {work.feed for work in works}
+            for feed in feeds:
+                self.acknowledged([work for work in works if work.feed is feed])
 
     def acknowledged(self, works: Sequence[Work]) -> None:
         """Account for deliveries of one feed that were handled and are settled."""

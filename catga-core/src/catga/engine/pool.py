@@ -19,18 +19,21 @@ __all__ = ["Pool"]
 class Pool:
     """Runs queued work, at most `size` at a time. Workers are started when first needed.
 
-    `run` returns what is left to be awaited of a piece of work, None when it has ended.
+    `run` returns what is left to be awaited of a piece of work, None when it has ended. `pause` is
+    called before anything is waited for.
     """
 
     def __init__(
         self,
         size: int,
         run: Callable[[Work], Awaitable[None] | None],
+        pause: Callable[[], None],
         tasks: TaskOwner,
         name: str,
     ) -> None:
         self._size = size
         self._run = run
+        self._pause = pause
         self._tasks = tasks
         self._name = name
         self._queue: deque[Work] = deque()
@@ -64,12 +67,14 @@ class Pool:
                 while queue:
                     rest = self._run(queue.popleft())
                     if rest is not None:
+                        self._pause()
                         self._call_another()
                         self._busy += 1
                         try:
                             await rest
                         finally:
                             self._busy -= 1
+                self._pause()
                 if self._joining is not None:
                     self._joining.set()
                 waiter = asyncio.get_running_loop().create_future()
