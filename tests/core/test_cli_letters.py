@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from catga.cli import dead_letters as commands
 from catga.cli import main
@@ -70,7 +70,7 @@ def lay(broker: MemoryBroker, *letters: DeadLetter) -> None:
 
 
 def lay_bytes(broker: MemoryBroker, body: bytes) -> None:
-    out = attrs.evolve(letter(99).outgoing("test"), body=body)
+    out = replace(letter(99).outgoing("test"), body=body)
     broker.stream("catga", "Order").append([out])
 
 

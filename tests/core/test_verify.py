@@ -20,6 +20,7 @@ from core.plugin_kit import PluginFolder
 
 MADE_UP = """
 import itertools, signal
+import attrs, msgspec
 from catga.errors import ConnectionLost
 from catga_inmemory import plugin
 from catga_inmemory.settings import MemorySettings
@@ -51,7 +52,8 @@ def catga_transports():
 """
 FORGETS_IDS = """
     async def publish(self, batch):
-        batch = [attrs.evolve(each, message_id=str(next(self.numbers))) for each in batch]
+        number = lambda: str(next(self.numbers))
+        batch = [msgspec.structs.replace(each, message_id=number()) for each in batch]
         return await super().publish(batch)
 """
 INTERRUPTED = """

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import attrs
 import pytest
+from msgspec.structs import replace
 
 from catga import Bus, ConfigurationError, Event, Parts, QualityOfService
 from catga.spi import Completion, Kind, Outgoing, Receipt, Record, Source, Subject
@@ -173,7 +174,7 @@ def test_what_waits_for_its_time_keeps_nothing_else_in_memory() -> None:
         stream.dedupe_window = stream.retention = 10
         group = stream.declare(Source("ns", "Note", "g", durable=True))
         due = clock.now() + timedelta(seconds=100)
-        stream.append([attrs.evolve(outgoing("later", "1"), not_before=due)])
+        stream.append([replace(outgoing("later", "1"), not_before=due)])
         stream.append([outgoing("now", "2")])
         finish(group)
         await clock.advance(50)
@@ -197,7 +198,7 @@ def test_a_broker_leaves_no_timer_behind() -> None:
         del hand[delivery.token]
         group.give_back(delivery.token, 2, 30)
         due = clock.now() + timedelta(seconds=50)
-        stream.append([attrs.evolve(outgoing("later", "2"), not_before=due)])
+        stream.append([replace(outgoing("later", "2"), not_before=due)])
         release("timers", broker)
         await clock.advance(100)
         assert not group.ready

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 
 from catga.engine import outcomes, replaying
 from catga.engine.deadletters import DeadLetter
@@ -24,7 +25,7 @@ def replays_under_the_same_broker_id(real: Any) -> Any:
     """What comes back has the id of the message itself at the broker, each time."""
 
     def replayed(letter: DeadLetter) -> Any:
-        return attrs.evolve(real(letter), message_id=letter.message_id)
+        return replace(real(letter), message_id=letter.message_id)
 
     return replayed
 
@@ -41,7 +42,7 @@ def replays_under_an_id_of_its_own_each_time(real: Any) -> Any:
 
     def replayed(letter: DeadLetter) -> Any:
         made.append(1)
-        return attrs.evolve(real(letter), message_id=f"replay-{len(made)}")
+        return replace(real(letter), message_id=f"replay-{len(made)}")
 
     return replayed
 
@@ -55,7 +56,7 @@ def replays_to_all_groups(real: Any) -> Any:
     def replayed(letter: DeadLetter) -> Any:
         right = real(letter)
         log = Subject(right.subject.namespace, Kind.LOG, right.subject.type)
-        return attrs.evolve(right, subject=log)
+        return replace(right, subject=log)
 
     return replayed
 
@@ -126,6 +127,6 @@ def forgets_how_often_it_came_back(real: Any) -> Any:
     """Each replay counts as the first."""
 
     def replayed(letter: DeadLetter) -> Any:
-        return attrs.evolve(real(letter), replays=0)
+        return replace(real(letter), replays=0)
 
     return replayed

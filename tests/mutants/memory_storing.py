@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from catga.ground.ids import new_message_id
 from catga.spi import (
@@ -43,7 +44,7 @@ def no_message_id_on_publish(real: _Append) -> _Append:
     """The broker sees another id each time, so it knows no duplicate."""
 
     def append(self: Stream, batch: Sequence[Outgoing]) -> list[Receipt]:
-        return real(self, [attrs.evolve(each, message_id=new_message_id()) for each in batch])
+        return real(self, [replace(each, message_id=new_message_id()) for each in batch])
 
     return append
 
@@ -53,7 +54,7 @@ def dedupes_on_the_body(real: _Append) -> _Append:
     """Equal bodies count as one message."""
 
     def append(self: Stream, batch: Sequence[Outgoing]) -> list[Receipt]:
-        return real(self, [attrs.evolve(each, message_id=each.body.hex()) for each in batch])
+        return real(self, [replace(each, message_id=each.body.hex()) for each in batch])
 
     return append
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from catga.engine.intake import Intake
 from catga.engine.work import Feed
@@ -173,7 +174,7 @@ def forgets_the_attempts_of_a_moved_retry_on_nats(real: Any) -> Any:
 
     def copy(self: Overflow, delivery: Delivery, delay: float) -> Outgoing:
         moved: Outgoing = real(self, delivery, delay)
-        return attrs.evolve(moved, attempts=0)
+        return replace(moved, attempts=0)
 
     return copy
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
+from msgspec.structs import replace
 from redis_kit import (
     accepted,
     admin,
@@ -218,7 +219,7 @@ def test_what_is_due_waits_for_the_first_that_reads_and_survives_a_crash(
             transport = await bench.transport(reclaim_interval=QUICK)
             soon = in_seconds(0.2)
             later = [
-                attrs.evolve(out("Wait", str(n).encode(), qos=1 + n % 2), not_before=soon)
+                replace(out("Wait", str(n).encode(), qos=1 + n % 2), not_before=soon)
                 for n in range(600)
             ]
             accepted(await transport.publish(later))
@@ -242,9 +243,7 @@ def test_what_is_due_by_now_does_not_wait(server: RedisServer) -> None:
             transport = await bench.transport()
             past = datetime(1960, 1, 1, tzinfo=UTC)
             for qos in (1, 2):
-                accepted(
-                    await transport.publish([attrs.evolve(out("Past", qos=qos), not_before=past)])
-                )
+                accepted(await transport.publish([replace(out("Past", qos=qos), not_before=past)]))
             assert await client.xlen("{law:Past}:log:0") == 2
 
     asyncio.run(law())

@@ -10,6 +10,7 @@ import attrs
 import pytest
 from catga_sample import queues
 from catga_sample.transport import SampleTransport
+from msgspec.structs import replace
 
 from catga.errors import (
     CapabilityError,
@@ -186,8 +187,8 @@ def test_a_commit_records_and_acknowledges_in_one_step(file: Path) -> None:
 def test_what_cannot_be_stored_is_said_to_each(file: Path) -> None:
     async def law() -> None:
         async with opened(file) as transport:
-            large = attrs.evolve(outgoing("a"), body=bytes(transport.max_payload_bytes or 0))
-            larger = attrs.evolve(outgoing("b"), body=large.body + b".")
+            large = replace(outgoing("a"), body=bytes(transport.max_payload_bytes or 0))
+            larger = replace(outgoing("b"), body=large.body + b".")
             fits, refused = await transport.publish([large, larger])
             assert isinstance(fits, Receipt)
             assert isinstance(refused, Rejected)

@@ -11,8 +11,8 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from catga.codecs import TypeRegistry, WireType
-from catga.engine.addressing import Addresser, extras_of
-from catga.engine.bulk import AfterPublish, publish_all
+from catga.engine.addressing import Route, extras_of
+from catga.engine.bulk import AfterPublish, Encode, publish_all
 from catga.engine.context import CURRENT
 from catga.engine.discovery import Discovery
 from catga.engine.extras import NOTHING_EXTRA, Extras
@@ -98,7 +98,6 @@ class Bus(Router):
         self._registry = TypeRegistry()
         self._used = False
         self._session: Session | None = None
-        self._addresser: Addresser | None = None
 
     def __repr__(self) -> str:
         state = "new" if not self._used else "closed" if self._session is None else "running"
@@ -125,9 +124,6 @@ class Bus(Router):
         self._used = self._sealed = True
         plan = self._plan()
         session = Session(plan, self._outgoing)
-        self._addresser = Addresser(
-            self._registry, self.namespace, self.service, plan.settings.default_qos
-        )
         self._session = session  # a handler may publish before all others are subscribed
         try:
             await session.start()
@@ -248,7 +244,11 @@ class Bus(Router):
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
     ) -> Receipt:
         session = self._running()
-        outgoing = await self._outgoing(message, qos, to, extras)
+        route = self._ready(session, type(message), qos, to)
+        if route is None or extras.not_before is not None:
+            outgoing = await self._outgoing(message, qos, to, extras)
+        else:
+            outgoing = route.outgoing(message, extras)
         receipt = receipt_or_raise(await session.publisher.publish(outgoing))
         at_once = outgoing.subject.durable and outgoing.not_before is None
         if at_once and (wait := self._waiter(session)) is not None:
@@ -262,12 +262,11 @@ class Bus(Router):
 
         Returns the counts and each failure with its position; one failure does not stop the rest.
         """
-        session, addresser = self._running(), self._addresses()
+        session = self._running()
 
-        def encode(message: Any) -> Outgoing | None:
-            route = addresser.route(type(message), qos)
-            at_once = route.declared and session.on_publish is None
-            return route.outgoing(message) if at_once else None
+        def writer_of(cls: type) -> Encode | None:
+            route = self._ready(session, cls, qos)
+            return None if route is None else route.outgoing
 
         async def prepare(message: Any) -> Outgoing:
             return await self._outgoing(message, qos, "", NOTHING_EXTRA)
@@ -276,7 +275,7 @@ class Bus(Router):
             session.publisher,
             session.tasks,
             messages,
-            encode,
+            writer_of,
             prepare,
             after=self._waiter(session),
             window=session.plan.settings.publish_window,
@@ -286,10 +285,18 @@ class Bus(Router):
         """Return what waits for the handlers of a publish; never inside a handler."""
         return session.wait_handled if session.wants_waiting and CURRENT.get() is None else None
 
+    def _ready(
+        self, session: Session, cls: type, qos: QualityOfService | None, to: str = ""
+    ) -> Route | None:
+        """Return the route of a class when nothing is to be awaited before its messages leave."""
+        route = session.addresser.route(cls, qos, to)
+        return route if route.declared and session.on_publish is None else None
+
     async def _outgoing(
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
     ) -> Outgoing:
-        session, route = self._running(), self._addresses().route(type(message), qos, to)
+        session = self._running()
+        route = session.addresser.route(type(message), qos, to)
         if extras.not_before is not None and route.subject.durable:
             session.require_delay(route.wire)
         if not route.declared:
@@ -300,11 +307,6 @@ class Bus(Router):
             await session.on_publish(message, headers)
             extras = attrs.evolve(extras, headers=headers)
         return route.outgoing(message, extras)
-
-    def _addresses(self) -> Addresser:
-        if self._addresser is None:
-            raise ConfigurationError("the bus is not running: use it inside `async with bus:`")
-        return self._addresser
 
     # ---- asking
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import attrs
 
 from catga.codecs import WireType
+from catga.engine.addressing import Addresser
 from catga.engine.consuming import Consumer
 from catga.engine.discovery import Discovery, NodePace
 from catga.engine.handling import OnPublish, compile_call, compile_publish
@@ -64,6 +65,9 @@ class Session:
         self._on_publish = compile_publish(plan.middleware)
         self._discovery: Discovery | None = None
         self.consumers: list[Consumer] = []
+        self.addresser = Addresser(
+            plan.registry, plan.namespace, plan.service, settings.default_qos
+        )
         self.publisher = Publisher(
             plan.transport,
             plan.clock,

@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -22,7 +23,7 @@ from nats.errors import Error, StaleConnectionError
 from catga_nats.headers import MESSAGE_ID
 from catga_nats.parser import Message, OnePassParser
 
-__all__ = ["ClearTextError", "GuardedClient", "OnMessages", "Sent"]
+__all__ = ["ClearTextError", "GuardedClient", "OnMessages", "Sent", "frame"]
 
 OnMessages = Callable[[Sequence[Message]], None]
 """Takes in what came together; it must not raise."""
@@ -45,6 +46,25 @@ def _says_nothing(headers: bytes) -> bool:
     """Say whether it is the id alone, as every stored message brings it back: reading it took a
     sixth of the time of consuming."""
     return headers.startswith(_OWN_HEADER) and headers.count(b"\r\n") == 3
+
+
+def frame(subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> bytes:
+    """Return the command that publishes one message."""
+    size = len(payload)
+    if not headers:
+        return b"%b%d\r\n%b\r\n" % (
+            _verb(f"{subject} {reply}" if reply else subject),
+            size,
+            payload,
+        )
+    head = len(headers)
+    line = f"HPUB {subject} {reply} {head} {head + size}\r\n".encode("utf-8", "surrogateescape")
+    return b"%b%b%b\r\n" % (line, headers, payload)
+
+
+@lru_cache(maxsize=256)
+def _verb(where: str) -> bytes:
+    return f"PUB {where} ".encode("utf-8", "surrogateescape")
 
 
 class GuardedClient(Client):
@@ -102,18 +122,13 @@ class GuardedClient(Client):
 
         False, and none of them was, when there is no connection.
         """
+        return await self.write([frame(*message, headers) for message in messages])
+
+    async def write(self, frames: Iterable[bytes]) -> bool:
+        """Hand over what `frame` made; False, and nothing was, when there is no connection."""
         if not self.is_connected or self.is_draining_pubs or self._flush_queue is None:
             return False
-        size = len(headers)
-        parts: list[bytes] = []
-        for subject, payload, reply in messages:
-            where = f"{subject} {reply}" if reply else subject
-            if headers:
-                line = f"HPUB {where} {size} {size + len(payload)}\r\n"
-            else:
-                line = f"PUB {where} {len(payload)}\r\n"
-            parts += (line.encode(errors="surrogateescape"), headers, payload, b"\r\n")
-        await self._send_command(b"".join(parts))
+        await self._send_command(b"".join(frames))
         if self._flush_queue.empty():
             await self._flush_pending()
         return True

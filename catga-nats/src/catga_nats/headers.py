@@ -6,23 +6,27 @@ from collections.abc import Mapping
 
 from catga.spi import Outgoing
 
-__all__ = ["MESSAGE_ID", "carried", "frame_bytes", "shown", "stored_headers"]
+__all__ = ["MESSAGE_ID", "carried", "header_block", "more_headers", "shown", "stored_id"]
 
 MESSAGE_ID = "Nats-Msg-Id"
 _ATTEMPTS = "Catga-Attempts"
 _REPLAYS = "Catga-Replays"
 _RESERVED = ("nats-", "catga-")
-_FRAME_BYTES = len("NATS/1.0\r\n\r\n")
 _MOST_DIGITS = 9
 
 
-def stored_headers(outgoing: Outgoing) -> dict[str, str]:
-    """Return what a stored message is published with.
+def stored_id(outgoing: Outgoing) -> str:
+    """Return the id under which the stream stores this message once.
 
     The window of a stream spans its subjects: the id alone would swallow a `send` of the same
     message to another group.
     """
-    headers = {MESSAGE_ID: f"{outgoing.subject.text}/{outgoing.message_id}"}
+    return f"{outgoing.subject.text}/{outgoing.message_id}"
+
+
+def more_headers(outgoing: Outgoing) -> dict[str, str]:
+    """Return what a stored message is published with beside its id: nothing, almost always."""
+    headers: dict[str, str] = {}
     if outgoing.attempts:
         headers[_ATTEMPTS] = str(outgoing.attempts)
     if outgoing.replays:
@@ -30,9 +34,17 @@ def stored_headers(outgoing: Outgoing) -> dict[str, str]:
     return headers
 
 
-def frame_bytes(headers: Mapping[str, str]) -> int:
-    """Return how many bytes these headers take on the wire."""
-    return _FRAME_BYTES + sum(len(key) + len(value) + 4 for key, value in headers.items())
+def header_block(message_id: str, more: Mapping[str, str]) -> bytes:
+    """Return the headers of a stored message as they stand on the wire."""
+    text = f"NATS/1.0\r\n{MESSAGE_ID}: {_one_line(message_id)}\r\n"
+    for name, value in more.items():
+        text += f"{name}: {_one_line(value)}\r\n"
+    return f"{text}\r\n".encode("utf-8", "surrogateescape")
+
+
+def _one_line(value: str) -> str:
+    """Some of it comes from whoever can write to a stream: a line break would end the block."""
+    return value if value.isprintable() else "".join(filter(str.isprintable, value))
 
 
 def carried(headers: Mapping[str, str]) -> tuple[int, int]:

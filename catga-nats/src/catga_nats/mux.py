@@ -82,11 +82,12 @@ class Batch:
             if len(asks) > start + _TOGETHER:
                 await client.room()
 
-    def unsent(self) -> None:
-        """The request of the last `expect` did not leave."""
-        self._mux.forget(self._keys[-1:])
-        if self.answers[-1] is not Missing.DISCONNECTED:  # counted when the connection broke
-            self.put(len(self.answers) - 1, Missing.UNSENT)
+    def unsent(self, start: int = -1) -> None:
+        """The requests from this `expect` on did not leave; of the last one, if not said."""
+        self._mux.forget(self._keys[start:])
+        for index in range(len(self.answers))[start:]:
+            if self.answers[index] is Missing.TIMEOUT:  # else counted when the connection broke
+                self.put(index, Missing.UNSENT)
 
     def all_unsent(self) -> None:
         """None of the requests left."""

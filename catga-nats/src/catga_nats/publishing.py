@@ -16,9 +16,10 @@ from catga.errors import (
     PublishRejected,
 )
 from catga.spi import Outgoing, PublishResult, Receipt, Rejected
+from catga_nats.client import frame
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, publish_failure, publish_missing
-from catga_nats.headers import frame_bytes, stored_headers
+from catga_nats.headers import header_block, more_headers, stored_id
 from catga_nats.mux import Answer, Batch, Missing
 from catga_nats.once import conditional, is_once, stored_before
 from catga_nats.schedules import held_back, scheduled
@@ -27,9 +28,7 @@ __all__ = ["Publisher"]
 
 _YIELD_EVERY = 256
 _UNSENT = Rejected(ConnectionLost("not connected: nothing was sent"), transient=True)
-_NEVER_LATER = Rejected(
-    CapabilityError("a delayed message leaves its subject: with dedupe_window=none there are none")
-)
+_NEVER_LATER = "a delayed message leaves its subject: with dedupe_window=none there are none"
 _NOBODY = ApiError(503, 0, "no stream takes this subject now")
 
 
@@ -60,90 +59,79 @@ class Publisher:
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Return the results in the order of the batch."""
-        if len(batch) <= _YIELD_EVERY and not any(out.subject.durable for out in batch):
-            return await self._hand_over_all(batch)
         client = self._connection.client
-        limit = client.max_payload
-        results: list[PublishResult] = []
+        results: list[PublishResult | None] = []
         acks = Batch(self._connection.mux)
         stored: list[int] = []
-        for place, outgoing in enumerate(batch):
-            self._in_a_row += 1
+        for start in range(0, len(batch), _YIELD_EVERY):
+            part = batch[start : start + _YIELD_EVERY]
+            self._in_a_row += len(part)
             if self._in_a_row >= _YIELD_EVERY:  # also over many small batches: nothing is sent
                 self._in_a_row = 0  # before the loop turns
                 if not await client.room():
                     break
-            results.append(_UNSENT)
-            if outgoing.subject.durable:
-                refused = await self._store(outgoing, acks, limit)
-                if refused is None:
-                    stored.append(place)
-            else:
-                refused = await self._hand_over(outgoing, limit)
-            if refused is not None:
-                results[-1] = refused
+            asked = len(stored)
+            found, frames = await self._frames(part, acks)
+            if frames and not await client.write(frames):
+                acks.unsent(asked)
+                results += [each if isinstance(each, Rejected) else _UNSENT for each in found]
+                break
+            if acks.answers:
+                stored += [place for place, each in enumerate(found, start) if each is None]
+            results += found
         results += [_UNSENT] * (len(batch) - len(results))
-        answers = await acks.wait(self._ack_timeout)
-        for place, answer in zip(stored, answers, strict=True):
-            results[place] = _stored(batch[place], answer)
-        return results
+        if stored:
+            answers = await acks.wait(self._ack_timeout)
+            for place, answer in zip(stored, answers, strict=False):  # behind them: what never left
+                results[place] = _stored(batch[place], answer)
+        return results  # type: ignore[return-value]  # each has its result by now
 
-    async def _hand_over_all(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
-        """Hand over at once what is not stored: all of it, or without a connection none."""
-        client = self._connection.client
-        self._in_a_row += len(batch)
-        if self._in_a_row >= _YIELD_EVERY:
-            self._in_a_row = 0
-            if not await client.room():
-                return [_UNSENT] * len(batch)
-        limit = client.max_payload
-        leaving = [
-            (out.subject.text, out.body, "" if out.reply_to is None else out.reply_to.text)
-            for out in batch
-            if len(out.body) <= limit
-        ]
-        if leaving and not await client.send_all(leaving):
-            handed_over: Callable[[str], PublishResult] = _unsent
-        else:
-            handed_over = Receipt
-        return [
-            handed_over(out.message_id)
-            if (size := len(out.body)) <= limit
-            else Rejected(PayloadTooLarge(size, limit))
-            for out in batch
-        ]
+    async def _frames(
+        self, part: Sequence[Outgoing], acks: Batch
+    ) -> tuple[list[PublishResult | None], list[bytes]]:
+        """Return what is to be written, and the result of each when it is; None where a
+        confirmation tells."""
+        limit = self._connection.client.max_payload
+        found: list[PublishResult | None] = []
+        frames: list[bytes] = []
+        for out in part:
+            result: PublishResult | None = None
+            subject, headers, body = out.subject.text, b"", out.body
+            if out.subject.durable:
+                try:
+                    subject, headers = await self._place(out)
+                except CatgaError as error:
+                    found.append(Rejected(error, transient=isinstance(error, ConnectionLost)))
+                    continue
+            # More than the limit, headers included, and the server ends the connection.
+            size = len(headers) + len(body)
+            if size > limit:
+                found.append(Rejected(PayloadTooLarge(size, limit)))
+                continue
+            if headers:
+                reply = acks.expect(subject)
+            else:
+                reply = "" if out.reply_to is None else out.reply_to.text
+                result = Receipt(out.message_id)
+            frames.append(frame(subject, body, reply, headers))
+            found.append(result)
+        return found, frames
 
-    async def _hand_over(self, outgoing: Outgoing, limit: int) -> PublishResult:
-        if len(outgoing.body) > limit:
-            return Rejected(PayloadTooLarge(len(outgoing.body), limit))
-        reply = outgoing.reply_to.text if outgoing.reply_to is not None else ""
-        if not await self._connection.client.send(outgoing.subject.text, outgoing.body, reply):
-            return _UNSENT
-        return Receipt(outgoing.message_id)
+    async def _place(self, outgoing: Outgoing) -> tuple[str, bytes]:
+        """Return the subject on which a message is stored, and its headers.
 
-    async def _store(self, outgoing: Outgoing, acks: Batch, limit: int) -> PublishResult | None:
-        """Send one to its stream; None when its confirmation is under way."""
+        Raises `CatgaError` when it cannot be stored.
+        """
         subject = outgoing.subject.text
-        headers = stored_headers(outgoing)
-        if self.for_ever and is_once(outgoing):
-            if outgoing.not_before is not None:
-                return _NEVER_LATER
-            subject = conditional(outgoing, headers)
+        more = more_headers(outgoing)
         when = outgoing.not_before
+        if self.for_ever and is_once(outgoing):
+            if when is not None:
+                raise CapabilityError(_NEVER_LATER)
+            subject = conditional(outgoing, more)
         if when is not None and when > self._connection.mux.clock.now():
-            try:
-                subject = await self._delayed(outgoing, when, headers)
-            except CatgaError as error:
-                return Rejected(error, transient=isinstance(error, ConnectionLost))
-        # More than the limit, headers included, and the server ends the connection.
-        size = len(outgoing.body) + frame_bytes(headers)
-        if size > limit:
-            return Rejected(PayloadTooLarge(size, limit))
-        client = self._connection.client
-        if not client.is_connected:
-            return _UNSENT
-        await client.send(subject, outgoing.body, acks.expect(subject), headers)
-        return None
+            subject = await self._delayed(outgoing, when, more)
+        return subject, header_block(stored_id(outgoing), more)
 
     async def _delayed(self, outgoing: Outgoing, when: datetime, headers: dict[str, str]) -> str:
         """Return the subject on which it waits; its headers say for what."""
@@ -156,10 +144,6 @@ class Publisher:
             )
         way = scheduled if config.get("allow_msg_schedules") else held_back
         return way(outgoing, when, headers)
-
-
-def _unsent(_message_id: str) -> Rejected:
-    return _UNSENT
 
 
 def _stored(outgoing: Outgoing, answer: Answer) -> PublishResult:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from catga.errors import ConfigurationError
 from catga.spi import Outgoing, QualityOfService, parse_subject
 from catga_nats import names
-from catga_nats.headers import MESSAGE_ID, carried
+from catga_nats.headers import MESSAGE_ID, carried, stored_id
 
 __all__ = ["SCHEDULES_SINCE", "due_copy", "held_back", "scheduled"]
 
@@ -29,14 +29,14 @@ def scheduled(outgoing: Outgoing, when: datetime, headers: dict[str, str]) -> st
     """Add what makes it a schedule of the server's; return the subject it is stored on."""
     headers["Nats-Schedule"] = f"@at {when.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     headers["Nats-Schedule-Target"] = outgoing.subject.text
-    return names.scheduled_subject(outgoing.subject.namespace, _token(headers))
+    return names.scheduled_subject(outgoing.subject.namespace, _token(outgoing))
 
 
 def held_back(outgoing: Outgoing, when: datetime, headers: dict[str, str]) -> str:
     """Do the same for our own consumer."""
     headers[_TARGET] = outgoing.subject.text
     headers[_DUE] = when.astimezone(UTC).isoformat()
-    return names.waiting_subject(outgoing.subject.namespace, _token(headers))
+    return names.waiting_subject(outgoing.subject.namespace, _token(outgoing))
 
 
 def due_copy(body: bytes, headers: Mapping[str, str]) -> tuple[Outgoing, datetime | None]:
@@ -56,6 +56,6 @@ def due_copy(body: bytes, headers: Mapping[str, str]) -> tuple[Outgoing, datetim
     return Outgoing(target, body, message_id, qos, attempts=attempts, replays=replays), when
 
 
-def _token(headers: Mapping[str, str]) -> str:
+def _token(outgoing: Outgoing) -> str:
     """One subject for each id: a repeat takes the place of the same message only."""
-    return hashlib.blake2b(headers[MESSAGE_ID].encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(stored_id(outgoing).encode(), digest_size=16).hexdigest()

@@ -52,10 +52,11 @@ class EventWriter:
     What all of them have in common is written once, here.
     """
 
-    __slots__ = ("_begin", "_wire")
+    __slots__ = ("_begin", "_payload", "_wire")
 
     def __init__(self, wire: WireType, source: str, qos: QualityOfService) -> None:
         self._wire = wire
+        self._payload = wire.payload
         self._begin = _begin(wire.name, source, _JSON, qos, wire.version)
 
     def write(
@@ -63,8 +64,8 @@ class EventWriter:
         message: Any,
         message_id: str,
         time: datetime,
-        *,
         correlation_id: str | None = None,
+        *,
         reply_to: str | None = None,
         deadline: datetime | None = None,
         parent_id: str | None = None,
@@ -74,16 +75,15 @@ class EventWriter:
 
         `headers` were checked with `check_headers`. Raises `EncodeError`.
         """
-        wire = self._wire
-        data = wire.payload(message)
+        data = self._payload(message)
         own = _Written(message_id, time, data, correlation_id, reply_to, deadline, parent_id)
         if time.tzinfo is None or deadline is not None:
             _check_times(own)
         try:
             body = self._begin + _write_text(own)[1:]
         except Exception:  # whatever msgspec dislikes in the message, the codec decides
-            own.data = msgspec.Raw(wire.encode(message))
-            body = self._begin + _write_attributes(own, wire.name)[1:]
+            own.data = msgspec.Raw(self._wire.encode(message))
+            body = self._begin + _write_attributes(own, self._wire.name)[1:]
         return _join(body, headers) if headers else body
 
 

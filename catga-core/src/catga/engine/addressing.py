@@ -88,9 +88,7 @@ class Route:
         if current is None and extras is NOTHING_EXTRA:  # almost every message
             identity = identify(message)
             id_ = identity.message_id
-            body = self._write(
-                message, id_, identity.created_at, correlation_id=identity.correlation_id
-            )
+            body = self._write(message, id_, identity.created_at, identity.correlation_id)
             return Outgoing(self.subject, body, id_, self.qos)
         return self._outgoing(message, extras, None if current is None else current.context)
 
@@ -111,7 +109,7 @@ class Route:
             message,
             identity.message_id,
             identity.created_at,
-            correlation_id=identity.correlation_id,
+            identity.correlation_id,
             reply_to=None if reply_to is None else reply_to.text,
             deadline=extras.deadline,
             parent_id=parent_id,

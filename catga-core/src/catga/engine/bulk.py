@@ -12,9 +12,10 @@ from catga.ground.tasks import TaskOwner
 from catga.model.outcome import PublishResult, PublishSummary, Receipt
 from catga.spi import Outgoing
 
-__all__ = ["AfterPublish", "publish_all"]
+__all__ = ["AfterPublish", "Encode", "publish_all"]
 
 _CHUNK = 256
+Encode = Callable[[Any], Outgoing]
 AfterPublish = Callable[[list[tuple[Outgoing, Receipt]]], Awaitable[None]]
 
 
@@ -51,17 +52,18 @@ class _Bulk:
         try:
             results = await self._publisher.send(chunk.outgoing)
             for place, result in zip(chunk.places, results, strict=True):
-                self._count(place, result)
+                if type(result) is Receipt:
+                    self.accepted += 1
+                    if result.duplicate:
+                        self.duplicates += 1
+                else:
+                    self._fail(place, result)
             if self._after is not None and (stored := _stored(chunk.outgoing, results)):
                 await self._after(stored)
         finally:
             self._free.release()
 
-    def _count(self, place: int, result: PublishResult) -> None:
-        if type(result) is Receipt:
-            self.accepted += 1
-            self.duplicates += result.duplicate
-            return
+    def _fail(self, place: int, result: PublishResult) -> None:
         try:
             receipt_or_raise(result)
         except CatgaError as error:
@@ -86,7 +88,7 @@ async def publish_all(
     publisher: Publisher,
     tasks: TaskOwner,
     messages: Iterable[Any],
-    encode: Callable[[Any], Outgoing | None],
+    writer_of: Callable[[type], Encode | None],
     prepare: Callable[[Any], Awaitable[Outgoing]],
     *,
     after: AfterPublish | None,
@@ -94,15 +96,22 @@ async def publish_all(
 ) -> PublishSummary:
     """Publish everything, at most `window` messages in flight.
 
-    What `encode` cannot do at once (it returns None), `prepare` does. `after` gets the receipts of
-    each chunk before its place is free again.
+    `writer_of` says how messages of a class are encoded; where it returns None, `prepare` does it.
+    `after` gets the receipts of each chunk before its place is free again.
     """
     size = max(1, min(_CHUNK, window // 4))
     bulk = _Bulk(publisher, after, max(1, window // size))
     chunk = _Chunk()
+    writers: dict[type, Encode | None] = {}
     for place, message in enumerate(messages):
         try:
-            chunk.outgoing.append(encode(message) or await prepare(message))
+            write = writers.get(type(message))
+            if write is None:
+                outgoing = await prepare(message)
+                writers[type(message)] = writer_of(type(message))
+            else:
+                outgoing = write(message)
+            chunk.outgoing.append(outgoing)
         except CatgaError as error:
             bulk.failures.append((place, error))
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TypeAlias
 
 import attrs
 
@@ -18,7 +19,10 @@ from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner
 from catga.spi import Completion, InboxStore, Transport
 
-__all__ = ["KeptResponses"]
+__all__ = ["KeptResponses", "Response"]
+
+Response: TypeAlias = "asyncio.Future[bytes | None]"
+"""Of one request: the response's data, or None when none has come in time."""
 
 _log = logging.getLogger("catga")
 _SHORTEST = 0.05
@@ -41,18 +45,18 @@ class KeptResponses:
         transport: Transport,
         clock: Clock,
         tasks: TaskOwner,
-        found: Callable[[asyncio.Future[bytes], bytes], None],
+        found: Callable[[Response, bytes], None],
     ) -> None:
         self._transport = transport
         self._clock = clock
         self._tasks = tasks
         self._found = found
-        self._searches: dict[asyncio.Future[bytes], _Search] = {}
+        self._searches: dict[Response, _Search] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def look_for(
-        self, key: Completion, waiter: asyncio.Future[bytes], seconds: float, *, repeated: bool
+        self, key: Completion, waiter: Response, seconds: float, *, repeated: bool
     ) -> None:
         """Look for a response until `forget`: at once for what was asked before, else when it has
         had its time to come by itself."""
@@ -65,7 +69,7 @@ class KeptResponses:
         if self._task is None or self._task.done():
             self._task = self._tasks.spawn(self._run(), "look for kept responses")
 
-    def forget(self, waiter: asyncio.Future[bytes]) -> None:
+    def forget(self, waiter: Response) -> None:
         """Look for this one no more."""
         self._searches.pop(waiter, None)
 
@@ -84,7 +88,7 @@ class KeptResponses:
             finally:
                 timer.cancel()
 
-    async def _look(self, due: dict[asyncio.Future[bytes], _Search]) -> None:
+    async def _look(self, due: dict[Response, _Search]) -> None:
         inbox = self._transport.inbox
         try:
             keys = [search.key for search in due.values()]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-
-import attrs
+from typing import TypeAlias
 
 from catga.engine.signals import Signals
 from catga.errors import CatgaError, PayloadTooLarge, PublishUnknown
@@ -42,10 +41,8 @@ def _worth_repeating(outgoing: Outgoing, result: PublishResult) -> bool:
     return isinstance(result, Unknown) or (isinstance(result, Rejected) and result.transient)
 
 
-@attrs.frozen
-class _Waiting:
-    outgoing: Outgoing
-    future: asyncio.Future[PublishResult]
+_Waiting: TypeAlias = tuple[Outgoing, "asyncio.Future[PublishResult]"]
+Otherwise: TypeAlias = Callable[[CatgaError], Outgoing]
 
 
 class Publisher:
@@ -73,7 +70,8 @@ class Publisher:
         self._signals = signals
         self._random = random
         self._pending: list[_Waiting] = []
-        self._posted: set[asyncio.Task[None]] = set()
+        self._posts: list[tuple[Outgoing, Otherwise | None]] = []
+        self._posting: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._turns: deque[asyncio.Future[None]] = deque()
 
@@ -89,42 +87,44 @@ class Publisher:
             return result
         while self._in_flight >= self._window:
             await self._wait_for_room()
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(outgoing, loop.create_future())
+        future: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
         self._in_flight += 1
-        self._pending.append(waiting)
-        if len(self._pending) == 1:
-            loop.call_soon(self._flush)
-        return await waiting.future
+        self._pending.append((outgoing, future))
+        if len(self._pending) == 1:  # it begins when all that is ready now has had its turn
+            self._tasks.spawn(self._flush(), "publish a batch")
+        return await future
 
-    def post(
-        self, outgoing: Outgoing, otherwise: Callable[[CatgaError], Outgoing] | None = None
-    ) -> None:
-        """Send one message without waiting for it (responses).
+    def post(self, outgoing: Outgoing, otherwise: Otherwise | None = None) -> None:
+        """Send one message at QoS 0 (a response), together with the others of this loop turn,
+        without waiting for it.
 
         When it is too large, what `otherwise` makes of that is sent instead; any other failure
         is only signalled.
         """
-        task = self._tasks.spawn(
-            self._post(outgoing, otherwise), f"post to {outgoing.subject.text}"
-        )
-        self._posted.add(task)
-        task.add_done_callback(self._posted.discard)
+        self._posts.append((outgoing, otherwise))
+        if len(self._posts) == 1:
+            task = self._tasks.spawn(self._post(), "send responses")
+            self._posting.add(task)
+            task.add_done_callback(self._posting.discard)
 
-    async def _post(
-        self, outgoing: Outgoing, otherwise: Callable[[CatgaError], Outgoing] | None
-    ) -> None:
-        result = await self.publish(outgoing)
-        if (
-            otherwise is not None
-            and isinstance(result, Rejected)
-            and isinstance(result.error, PayloadTooLarge)
-        ):
-            await self.publish(otherwise(result.error))
+    async def _post(self) -> None:
+        posts, self._posts = self._posts, []
+        for start in range(0, len(posts), _BATCH):
+            part = posts[start : start + _BATCH]
+            results = await self.send([outgoing for outgoing, _ in part])
+            instead = [
+                otherwise(result.error)
+                for (_, otherwise), result in zip(part, results, strict=True)
+                if otherwise is not None
+                and isinstance(result, Rejected)
+                and isinstance(result.error, PayloadTooLarge)
+            ]
+            if instead:
+                await self.send(instead)
 
     async def flush(self, timeout: float) -> None:
         """Wait for what was posted, at most `timeout` seconds."""
-        await wait_all(self._posted, timeout)
+        await wait_all(self._posting, timeout)
 
     async def _wait_for_room(self) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -144,24 +144,28 @@ class Publisher:
                 turn.set_result(None)
                 room -= 1
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
         pending, self._pending = self._pending, []
-        leaving = [waiting for waiting in pending if not waiting.future.cancelled()]
+        leaving = [waiting for waiting in pending if not waiting[1].cancelled()]
         self._in_flight -= len(pending) - len(leaving)
-        for start in range(0, len(leaving), _BATCH):
+        for start in range(_BATCH, len(leaving), _BATCH):
             self._tasks.spawn(self._deliver(leaving[start : start + _BATCH]), "publish a batch")
+        if leaving:
+            await self._deliver(leaving[:_BATCH])
+        else:
+            self._next_turns()
 
     async def _deliver(self, batch: list[_Waiting]) -> None:
         try:
-            results = await self.send([waiting.outgoing for waiting in batch])
-            for waiting, result in zip(batch, results, strict=True):
-                if not waiting.future.done():
-                    waiting.future.set_result(result)
+            results = await self.send([outgoing for outgoing, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
         except BaseException as error:
             unknown = Unknown(PublishUnknown(f"publishing was broken off: {error!r}"))
-            for waiting in batch:
-                if not waiting.future.done():
-                    waiting.future.set_result(unknown)
+            for _, future in batch:
+                if not future.done():
+                    future.set_result(unknown)
             raise
         finally:
             self._in_flight -= len(batch)

@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
 
 from catga.codecs import WireType, read_envelope, write_envelope
-from catga.engine.kept import KeptResponses
+from catga.engine.kept import KeptResponses, Response
 from catga.engine.publishing import Publisher, receipt_or_raise
 from catga.errors import (
     CatgaError,
@@ -26,7 +27,7 @@ from catga.errors import (
 )
 from catga.ground.clock import Clock
 from catga.ground.ids import new_message_id
-from catga.ground.tasks import TaskOwner, first_of
+from catga.ground.tasks import TaskOwner
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, parse_subject
@@ -196,7 +197,7 @@ class Requester:
         self._namespace = namespace
         self._instance = instance
         self._tokens = itertools.count(1)
-        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._waiting: dict[str, Response] = {}
         self._kept = KeptResponses(transport, clock, tasks, self._read)
         self._subscription: Subscription | None = None
         self._starting = asyncio.Lock()
@@ -226,19 +227,19 @@ class Requester:
         """
         await self.start()
         token = str(next(self._tokens))
-        response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        response: Response = asyncio.get_running_loop().create_future()
         self._waiting[token] = response
-        expired = asyncio.Event()
-        timer = self._clock.call_later(seconds, expired.set)
+        timer = self._clock.call_later(seconds, partial(_expire, response))
         try:
             outgoing = await make(Subject(self._namespace, Kind.REPLY, token, self._instance))
             receipt = receipt_or_raise(await publisher.publish(outgoing))
             if outgoing.qos is QualityOfService.EXACTLY_ONCE:
                 key = _key_of(outgoing)
                 self._kept.look_for(key, response, seconds, repeated=receipt.duplicate)
-            if not await first_of(response, expired):
+            data = await response
+            if data is None:
                 raise RequestTimeout(_timeout_words(outgoing, receipt, seconds))
-            return response.result()
+            return data
         finally:
             timer.cancel()
             self._waiting.pop(token, None)
@@ -278,7 +279,7 @@ class Requester:
 
     def _read(
         self,
-        future: asyncio.Future[bytes],
+        future: Response,
         body: bytes,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -295,6 +296,11 @@ class Requester:
                 raise DecodeError(f"a {envelope.type!r} came as a response")
         except CodecError as error:
             future.set_exception(error)
+
+
+def _expire(response: Response) -> None:
+    if not response.done():
+        response.set_result(None)
 
 
 def _key_of(request: Outgoing) -> Completion:

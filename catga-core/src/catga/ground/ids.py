@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
 
-import uuid_utils
+from uuid_utils import uuid7 as _uuid7
 
 from catga.errors import ConfigurationError
 
@@ -30,14 +30,14 @@ NEXT_ID: ContextVar[Callable[[], str] | None] = ContextVar("catga_next_id", defa
 
 def new_message_id() -> str:
     """Return a fresh, time-ordered UUID (version 7) as text."""
-    return str(uuid_utils.uuid7())
+    return str(_uuid7())
 
 
 def next_message_id() -> str:
     """Return the id of the next message made here: the same one in every run, where ids are
     derived, else a fresh one."""
     derive = NEXT_ID.get()
-    return new_message_id() if derive is None else derive()
+    return str(_uuid7()) if derive is None else derive()
 
 
 def derived_ids(*origin: str) -> Callable[[], str]:

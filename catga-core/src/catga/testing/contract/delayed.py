@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-import attrs
+from msgspec.structs import replace
 
 from catga.errors import CapabilityError, ConfigurationError
 from catga.model.capability import Capability
@@ -168,4 +168,4 @@ def _in(stage: Stage, seconds: float) -> datetime:
 
 
 def _at(outgoing: Outgoing, due: datetime) -> Outgoing:
-    return attrs.evolve(outgoing, not_before=due)
+    return replace(outgoing, not_before=due)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import attrs
+from msgspec.structs import replace
 
 from catga.errors import PayloadTooLarge
 from catga.model.capability import Capability
@@ -213,7 +213,7 @@ async def _try_limit(stage: Stage, qos: int) -> None:
     largest = 2 * limit + 1 - result.error.size_bytes
     assert largest > 0
     message = stage.out(type_, b"x" * largest, qos=qos)
-    over: Outgoing = attrs.evolve(message, body=message.body + b"x")
+    over: Outgoing = replace(message, body=message.body + b"x")
     (result,) = await transport.publish([over])
     assert isinstance(result, Rejected), "one byte over"
     assert isinstance(result.error, PayloadTooLarge)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-import attrs
+from msgspec.structs import replace
 
 from catga.bus import Bus
 from catga.errors import RemoteError, RequestTimeout
@@ -172,7 +172,7 @@ class RequestsContract:
             await stage.store(transport, again)
             await stage.until(lambda: bus.counts()["law/Paid"]["received"] == 2)
             replayed = stage.out("Paid", copy.body, qos=2, kind=Kind.REDO, group="law")
-            await stage.store(transport, attrs.evolve(replayed, replays=1))
+            await stage.store(transport, replace(replayed, replays=1))
             await stage.until(lambda: bus.counts()["law/Paid"]["received"] == 3)
             goes_on.set()
             await stage.until(lambda: bus.counts()["law/Paid"].get("ack") == 1)
