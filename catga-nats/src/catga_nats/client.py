@@ -50,15 +50,11 @@ def _says_nothing(headers: bytes) -> bool:
 
 def frame(subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> bytes:
     """Return the command that publishes one message."""
-    size = len(payload)
+    where, size = f"{subject} {reply}" if reply else subject, len(payload)
     if not headers:
-        return b"%b%d\r\n%b\r\n" % (
-            _verb(f"{subject} {reply}" if reply else subject),
-            size,
-            payload,
-        )
+        return b"%b%d\r\n%b\r\n" % (_verb(where), size, payload)
     head = len(headers)
-    line = f"HPUB {subject} {reply} {head} {head + size}\r\n".encode("utf-8", "surrogateescape")
+    line = f"HPUB {where} {head} {head + size}\r\n".encode("utf-8", "surrogateescape")
     return b"%b%b%b\r\n" % (line, headers, payload)
 
 

@@ -89,6 +89,12 @@ class Batch:
             if self.answers[index] is Missing.TIMEOUT:  # else counted when the connection broke
                 self.put(index, Missing.UNSENT)
 
+    def withdraw(self, start: int) -> None:
+        """Expect no answers from this `expect` on: the requests did not leave."""
+        self._mux.forget(self._keys[start:])
+        self._left -= self.answers[start:].count(Missing.TIMEOUT)
+        del self._keys[start:], self.answers[start:]
+
     def all_unsent(self) -> None:
         """None of the requests left."""
         self._mux.forget(self._keys)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,7 @@ __all__ = ["Publisher"]
 _YIELD_EVERY = 256
 _UNSENT = Rejected(ConnectionLost("not connected: nothing was sent"), transient=True)
 _NEVER_LATER = "a delayed message leaves its subject: with dedupe_window=none there are none"
+_Config: TypeAlias = dict[str, Any] | CatgaError
 _NOBODY = ApiError(503, 0, "no stream takes this subject now")
 
 
@@ -59,65 +60,69 @@ class Publisher:
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Return the results in the order of the batch."""
-        client = self._connection.client
         results: list[PublishResult | None] = []
-        acks = Batch(self._connection.mux)
-        stored: list[int] = []
+        acks = Batch(self._connection.mux) if any(out.subject.durable for out in batch) else None
         for start in range(0, len(batch), _YIELD_EVERY):
             part = batch[start : start + _YIELD_EVERY]
             self._in_a_row += len(part)
             if self._in_a_row >= _YIELD_EVERY:  # also over many small batches: nothing is sent
                 self._in_a_row = 0  # before the loop turns
-                if not await client.room():
+                if not await self._connection.client.room():
                     break
-            asked = len(stored)
-            found, frames = await self._frames(part, acks)
-            if frames and not await client.write(frames):
-                acks.unsent(asked)
-                results += [each if isinstance(each, Rejected) else _UNSENT for each in found]
-                break
-            if acks.answers:
-                stored += [place for place, each in enumerate(found, start) if each is None]
-            results += found
+            results += await self._leave(part, acks)
         results += [_UNSENT] * (len(batch) - len(results))
-        if stored:
-            answers = await acks.wait(self._ack_timeout)
-            for place, answer in zip(stored, answers, strict=False):  # behind them: what never left
-                results[place] = _stored(batch[place], answer)
-        return results  # type: ignore[return-value]  # each has its result by now
+        if acks is not None:
+            answers = iter(await acks.wait(self._ack_timeout))
+            for place, result in enumerate(results):
+                if result is None:
+                    results[place] = _stored(batch[place], next(answers))
+        return results  # type: ignore[return-value]  # each has its own by now
 
-    async def _frames(
-        self, part: Sequence[Outgoing], acks: Batch
-    ) -> tuple[list[PublishResult | None], list[bytes]]:
-        """Return what is to be written, and the result of each when it is; None where a
-        confirmation tells."""
-        limit = self._connection.client.max_payload
+    async def _leave(
+        self, part: Sequence[Outgoing], acks: Batch | None
+    ) -> list[PublishResult | None]:
+        """Hand over a part in one piece; None where a confirmation will tell the result."""
+        client, configs = self._connection.client, await self._configs(part)
+        limit, asked = client.max_payload, 0 if acks is None else len(acks.answers)
         found: list[PublishResult | None] = []
         frames: list[bytes] = []
         for out in part:
-            result: PublishResult | None = None
-            subject, headers, body = out.subject.text, b"", out.body
+            subject, headers = out.subject.text, b""
             if out.subject.durable:
                 try:
-                    subject, headers = await self._place(out)
+                    subject, headers = self._place(out, configs)
                 except CatgaError as error:
                     found.append(Rejected(error, transient=isinstance(error, ConnectionLost)))
                     continue
             # More than the limit, headers included, and the server ends the connection.
-            size = len(headers) + len(body)
+            size = len(headers) + len(out.body)
             if size > limit:
                 found.append(Rejected(PayloadTooLarge(size, limit)))
-                continue
-            if headers:
-                reply = acks.expect(subject)
+            elif headers and acks is not None:
+                frames.append(frame(subject, out.body, acks.expect(subject), headers))
+                found.append(None)
             else:
                 reply = "" if out.reply_to is None else out.reply_to.text
-                result = Receipt(out.message_id)
-            frames.append(frame(subject, body, reply, headers))
-            found.append(result)
-        return found, frames
+                frames.append(frame(subject, out.body, reply))
+                found.append(Receipt(out.message_id))
+        if frames and not await client.write(frames):
+            if acks is not None:
+                acks.withdraw(asked)
+            return [each if isinstance(each, Rejected) else _UNSENT for each in found]
+        return found
 
-    async def _place(self, outgoing: Outgoing) -> tuple[str, bytes]:
+    async def _configs(self, part: Sequence[Outgoing]) -> dict[str, _Config]:
+        """Return how the streams are that keep the delayed ones, by namespace, or why that cannot
+        be known."""
+        configs: dict[str, _Config] = {}
+        for namespace in {out.subject.namespace for out in part if out.not_before is not None}:
+            try:
+                configs[namespace] = await self._log_config(namespace)
+            except CatgaError as error:
+                configs[namespace] = error
+        return configs
+
+    def _place(self, outgoing: Outgoing, configs: Mapping[str, _Config]) -> tuple[str, bytes]:
         """Return the subject on which a message is stored, and its headers.
 
         Raises `CatgaError` when it cannot be stored.
@@ -129,21 +134,26 @@ class Publisher:
             if when is not None:
                 raise CapabilityError(_NEVER_LATER)
             subject = conditional(outgoing, more)
-        if when is not None and when > self._connection.mux.clock.now():
-            subject = await self._delayed(outgoing, when, more)
+        if when is not None and when > (now := self._connection.mux.clock.now()):
+            config = configs[outgoing.subject.namespace]
+            subject = _delayed(outgoing, when, when - now, more, config)
         return subject, header_block(stored_id(outgoing), more)
 
-    async def _delayed(self, outgoing: Outgoing, when: datetime, headers: dict[str, str]) -> str:
-        """Return the subject on which it waits; its headers say for what."""
-        config = await self._log_config(outgoing.subject.namespace)
-        kept = config.get("max_age", 0)
-        if kept and when > self._connection.mux.clock.now() + timedelta(seconds=kept / 1e9):
-            raise PublishRejected(
-                f"{outgoing.subject}: not stored: it would be due after the max_age of "
-                f"{kept / 1e9:g}s, and be removed before"
-            )
-        way = scheduled if config.get("allow_msg_schedules") else held_back
-        return way(outgoing, when, headers)
+
+def _delayed(
+    outgoing: Outgoing, when: datetime, wait: timedelta, headers: dict[str, str], config: _Config
+) -> str:
+    """Return the subject on which it waits; its headers say for what."""
+    if isinstance(config, CatgaError):
+        raise config
+    kept = config.get("max_age", 0)
+    if kept and wait > timedelta(seconds=kept / 1e9):
+        raise PublishRejected(
+            f"{outgoing.subject}: not stored: it would be due after the max_age of "
+            f"{kept / 1e9:g}s, and be removed before"
+        )
+    way = scheduled if config.get("allow_msg_schedules") else held_back
+    return way(outgoing, when, headers)
 
 
 def _stored(outgoing: Outgoing, answer: Answer) -> PublishResult:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import attrs
+import msgspec
 
 from catga.errors import (
     CatgaError,
@@ -31,21 +31,20 @@ from catga_redis.names import seen_prefix, shard_channel, stream_key
 from catga_redis.scripts import PUBLISH, parts
 from catga_redis.session import Session
 from catga_redis.storing import store_by
-from catga_redis.wire import Line, pack_command
+from catga_redis.wire import Line, begin_command, pack_command, with_last
 
 __all__ = ["Publisher"]
 
 
-@attrs.define
-class _Ways:
+class _Ways(msgspec.Struct, gc=False):
     """Which entries of a batch go which way, by their positions."""
 
-    live: list[int] = attrs.field(factory=list)
-    asked: list[int] = attrs.field(factory=list)
-    stored: list[int] = attrs.field(factory=list)
-    once: dict[tuple[str, str], list[int]] = attrs.field(factory=dict)
-    later: list[int] = attrs.field(factory=list)
-    letters: dict[Subject, list[int]] = attrs.field(factory=dict)
+    live: list[int] = []
+    asked: list[int] = []
+    stored: list[int] = []
+    once: dict[tuple[str, str], list[int]] = {}
+    later: list[int] = []
+    letters: dict[Subject, list[int]] = {}
 
 
 class Publisher:
@@ -53,7 +52,7 @@ class Publisher:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._keys: dict[Subject, tuple[bytes, bytes]] = {}
+        self._keys: dict[str, tuple[bytes, bytes]] = {}
         sharded = session.servers.sharded
         self._publish_command = _shard_publish_command if sharded else _publish_command
 
@@ -63,6 +62,12 @@ class Publisher:
         ways = self._ways(batch, results)
         if ways.live:
             await self._hand_over(batch, ways.live, results)
+        if len(ways.live) < len(batch):
+            await self._confirmed(batch, ways, results)
+        return [result for result in results if result is not None]
+
+    async def _confirmed(self, batch: Sequence[Outgoing], ways: _Ways, results: list[Any]) -> None:
+        """Send side by side all that waits for an answer."""
         work = [
             *(
                 self._ask(line, batch, part, results)
@@ -84,7 +89,6 @@ class Publisher:
             await work[0]
         elif work:
             await asyncio.gather(*work)
-        return [result for result in results if result is not None]
 
     def _ways(self, batch: Sequence[Outgoing], results: list[PublishResult | None]) -> _Ways:
         ways = _Ways()
@@ -121,7 +125,7 @@ class Publisher:
         self, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
     ) -> None:
         for line, part in self._split_live(batch, indexes):
-            packed = b"".join(self._publish_command(batch[index]) for index in part)
+            packed = b"".join([self._publish_command(batch[index]) for index in part])
             if line.post(packed, len(part)):
                 for index in part:
                     results[index] = Receipt(batch[index].message_id)
@@ -176,7 +180,7 @@ class Publisher:
     async def _store(
         self, line: Line, batch: Sequence[Outgoing], indexes: Sequence[int], results: list[Any]
     ) -> None:
-        packed = b"".join(self._append_command(batch[index]) for index in indexes)
+        packed = b"".join([self._append_command(batch[index]) for index in indexes])
         replies = await self._send(line, packed, indexes, results)
         for index, reply in zip(indexes, replies, strict=False):
             if isinstance(reply, Exception):
@@ -218,22 +222,22 @@ class Publisher:
         stream = self._keys_of(out.subject)[0]
         most = self._session.length_of(out.subject)
         if not (most or out.attempts or out.replays):  # almost every message
-            return pack_command((b"XADD", stream, b"*", b"b", out.body))
+            return with_last(begin_command(b"XADD", stream, b"*", b"b"), out.body)
         bound = (b"MAXLEN", b"~", most) if most else ()
         return pack_command((b"XADD", stream, *bound, b"*", b"b", out.body, *carried_fields(out)))
 
     def _keys_of(self, subject: Subject) -> tuple[bytes, bytes]:
-        keys = self._keys.get(subject)
+        keys = self._keys.get(subject.text)
         if keys is None:
-            keys = self._keys[subject] = (stream_key(subject), seen_prefix(subject))
+            keys = self._keys[subject.text] = (stream_key(subject), seen_prefix(subject))
         return keys
 
 
 def _publish_command(out: Outgoing) -> bytes:
-    return pack_command((b"PUBLISH", out.subject.text, out.body))
+    return with_last(begin_command(b"PUBLISH", out.subject.text), out.body)
 
 
 def _shard_publish_command(out: Outgoing) -> bytes:
     if out.subject.kind is Kind.REPLY:
         return _publish_command(out)  # to whoever asked, wherever it listens
-    return pack_command((b"SPUBLISH", shard_channel(out.subject), out.body))
+    return with_last(begin_command(b"SPUBLISH", shard_channel(out.subject)), out.body)

@@ -7,6 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -20,17 +21,29 @@ from catga.spi import EventKind, Runtime, TransportEvent
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS, ReplyLost, translate
 
-__all__ = ["Line", "Wire", "pack_command"]
+__all__ = ["Line", "Wire", "begin_command", "pack_command", "with_last"]
 
 pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 """Write one command as the server reads it. (The client's stub knows tuples of one only.)"""
 
+_LAST_EMPTY = len(b"$0\r\n\r\n")
 _HIGH_WATER = 1 << 18
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _WATCH_EVERY = 0.25
 # A shard's channels are also ended unasked, when their slot moves: so it is never an answer here.
 _PUSHES = frozenset({b"message", b"pmessage", b"smessage", b"sunsubscribe"})
+
+
+@lru_cache(maxsize=256)
+def begin_command(*words: bytes | str) -> bytes:
+    """Return what is the same in every command with these words, up to its last word."""
+    return pack_command((*words, b""))[:-_LAST_EMPTY]
+
+
+def with_last(begun: bytes, word: bytes) -> bytes:
+    """Return a command of `begin_command` with its last word."""
+    return b"%b$%d\r\n%b\r\n" % (begun, len(word), word)
 
 
 class Line(ABC):
