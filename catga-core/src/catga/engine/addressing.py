@@ -78,15 +78,17 @@ class Route:
         """Whether the type was checked and prepared for publishing at this quality."""
         self._write = EventWriter(wire, service, qos).write
 
-    def outgoing(self, message: Any, extras: Extras = NOTHING_EXTRA) -> Outgoing:
-        """Encode one message.
+    def outgoing(
+        self, message: Any, extras: Extras = NOTHING_EXTRA, now: datetime | None = None
+    ) -> Outgoing:
+        """Encode one message, which is of now unless it has a time already.
 
         Raises `EncodeError`, and `ConfigurationError` for an id or header that cannot travel, and
         for a delay of what is not stored; nothing was sent then.
         """
         current = CURRENT.get()
         if current is None and extras is NOTHING_EXTRA:  # almost every message
-            identity = identify(message)
+            identity = identify(message, created_at=now)
             id_ = identity.message_id
             body = self._write(message, id_, identity.created_at, identity.correlation_id)
             return Outgoing(self.subject, body, id_, self.qos)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
+from catga.engine.extras import NOTHING_EXTRA, Extras
 from catga.engine.publishing import Publisher, receipt_or_raise
 from catga.errors import CatgaError
 from catga.ground.tasks import TaskOwner
@@ -15,7 +18,8 @@ from catga.spi import Outgoing
 __all__ = ["AfterPublish", "Encode", "publish_all"]
 
 _CHUNK = 256
-Encode = Callable[[Any], Outgoing]
+Encode = Callable[[Any, Extras, datetime], Outgoing]
+"""Encode a message, which is of now unless it is older."""
 AfterPublish = Callable[[list[tuple[Outgoing, Receipt]]], Awaitable[None]]
 
 
@@ -101,24 +105,24 @@ async def publish_all(
     """
     size = max(1, min(_CHUNK, window // 4))
     bulk = _Bulk(publisher, after, max(1, window // size))
-    chunk = _Chunk()
     writers: dict[type, Encode | None] = {}
-    for place, message in enumerate(messages):
-        try:
+    rest, begin = iter(messages), 0
+    while read := list(islice(rest, size)):
+        chunk, now = _Chunk(), datetime.now(UTC)
+        for place, message in enumerate(read, begin):
             write = writers.get(type(message))
-            if write is None:
-                outgoing = await prepare(message)
-                writers[type(message)] = writer_of(type(message))
+            try:
+                if write is None:
+                    outgoing = await prepare(message)
+                    writers[type(message)] = writer_of(type(message))
+                else:
+                    outgoing = write(message, NOTHING_EXTRA, now)
+            except CatgaError as error:
+                bulk.failures.append((place, error))
             else:
-                outgoing = write(message)
-            chunk.outgoing.append(outgoing)
-        except CatgaError as error:
-            bulk.failures.append((place, error))
-            continue
-        chunk.places.append(place)
-        if len(chunk.places) >= size:
+                chunk.places.append(place)
+                chunk.outgoing.append(outgoing)
+        if chunk.places:
             await bulk.leave(chunk, tasks)
-            chunk = _Chunk()
-    if chunk.places:
-        await bulk.leave(chunk, tasks)
+        begin += len(read)
     return await bulk.end()
