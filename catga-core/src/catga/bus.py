@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import attrs
+from msgspec.structs import replace
 
 from catga.codecs import TypeRegistry, WireType
-from catga.engine.addressing import Route, extras_of
+from catga.engine.addressing import extras_of
 from catga.engine.bulk import AfterPublish, Encode, publish_all
 from catga.engine.context import CURRENT
 from catga.engine.discovery import Discovery
@@ -244,11 +245,7 @@ class Bus(Router):
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
     ) -> Receipt:
         session = self._running()
-        route = self._ready(session, type(message), qos, to)
-        if route is None or extras.not_before is not None:
-            outgoing = await self._outgoing(message, qos, to, extras)
-        else:
-            outgoing = route.outgoing(message, extras)
+        outgoing = await self._outgoing(message, qos, to, extras)
         receipt = receipt_or_raise(await session.publisher.publish(outgoing))
         at_once = outgoing.subject.durable and outgoing.not_before is None
         if at_once and (wait := self._waiter(session)) is not None:
@@ -265,8 +262,8 @@ class Bus(Router):
         session = self._running()
 
         def writer_of(cls: type) -> Encode | None:
-            route = self._ready(session, cls, qos)
-            return None if route is None else route.outgoing
+            route = session.addresser.route(cls, qos)
+            return route.outgoing if route.declared and session.on_publish is None else None
 
         async def prepare(message: Any) -> Outgoing:
             return await self._outgoing(message, qos, "", NOTHING_EXTRA)
@@ -285,13 +282,6 @@ class Bus(Router):
         """Return what waits for the handlers of a publish; never inside a handler."""
         return session.wait_handled if session.wants_waiting and CURRENT.get() is None else None
 
-    def _ready(
-        self, session: Session, cls: type, qos: QualityOfService | None, to: str = ""
-    ) -> Route | None:
-        """Return the route of a class when nothing is to be awaited before its messages leave."""
-        route = session.addresser.route(cls, qos, to)
-        return route if route.declared and session.on_publish is None else None
-
     async def _outgoing(
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
     ) -> Outgoing:
@@ -305,7 +295,7 @@ class Bus(Router):
         if session.on_publish is not None:
             headers = dict(extras.headers or {})
             await session.on_publish(message, headers)
-            extras = attrs.evolve(extras, headers=headers)
+            extras = replace(extras, headers=headers)
         return route.outgoing(message, extras)
 
     # ---- asking

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-import attrs
+import msgspec
 
 from catga.model.subject import Subject
 
 __all__ = ["NOTHING_EXTRA", "Extras"]
 
 
-@attrs.frozen
-class Extras:
+class Extras(msgspec.Struct, frozen=True, gc=False):
     """What a single call adds to a message."""
 
     message_id: str | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any
 
 import attrs
@@ -25,7 +25,7 @@ from catga.errors import (
     RequestTimeout,
     TransportError,
 )
-from catga.ground.clock import Clock
+from catga.ground.clock import Clock, Timer
 from catga.ground.ids import new_message_id
 from catga.ground.tasks import TaskOwner
 from catga.model.envelope import Envelope
@@ -50,6 +50,7 @@ _ERROR = "catga.error"
 _POLL = 5.0
 _PAUSE = 0.5
 _BATCH = 1000
+_NOBODY = (None, 0.0)
 _ERROR_LIMIT = 2000
 _RECORD_ROOM = 1024
 """Bytes that a broker's headers around a kept response may take."""
@@ -197,7 +198,9 @@ class Requester:
         self._namespace = namespace
         self._instance = instance
         self._tokens = itertools.count(1)
-        self._waiting: dict[str, Response] = {}
+        self._waiting: dict[str, tuple[Response, float]] = {}
+        self._alarm: Timer | None = None
+        self._alarm_at = math.inf
         self._kept = KeptResponses(transport, clock, tasks, self._read)
         self._subscription: Subscription | None = None
         self._starting = asyncio.Lock()
@@ -228,8 +231,10 @@ class Requester:
         await self.start()
         token = str(next(self._tokens))
         response: Response = asyncio.get_running_loop().create_future()
-        self._waiting[token] = response
-        timer = self._clock.call_later(seconds, partial(_expire, response))
+        due = self._clock.monotonic() + seconds
+        self._waiting[token] = response, due
+        if due < self._alarm_at:
+            self._wake_at(due, seconds)
         try:
             outgoing = await make(Subject(self._namespace, Kind.REPLY, token, self._instance))
             receipt = receipt_or_raise(await publisher.publish(outgoing))
@@ -241,16 +246,36 @@ class Requester:
                 raise RequestTimeout(_timeout_words(outgoing, receipt, seconds))
             return data
         finally:
-            timer.cancel()
             self._waiting.pop(token, None)
             self._kept.forget(response)
             if not response.cancel() and not response.cancelled():
                 response.exception()  # looked at, also when publishing itself failed
 
+    def _wake_at(self, due: float, seconds: float) -> None:
+        """Have one timer for the request that ends first: what is answered leaves it alone."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = due
+        self._alarm = self._clock.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        """Tell those whose time is over, and wait for the next."""
+        now = self._clock.monotonic()
+        self._alarm, self._alarm_at = None, math.inf
+        for response, due in self._waiting.values():
+            if due <= now and not response.done():
+                response.set_result(None)
+            elif due < self._alarm_at and not response.done():
+                self._alarm_at = due
+        if self._alarm_at < math.inf:
+            self._wake_at(self._alarm_at, self._alarm_at - now)
+
     async def close(self) -> None:
         """Fail what still waits."""
         self._closed = True
-        for future in self._waiting.values():
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(TransportError("the bus was closed while a request waited"))
         self._waiting.clear()
@@ -269,7 +294,7 @@ class Requester:
                 self._arrived(delivery)
 
     def _arrived(self, delivery: Delivery) -> None:
-        future = self._waiting.pop(delivery.subject.type, None)
+        future, _ = self._waiting.pop(delivery.subject.type, _NOBODY)
         if future is None or future.done():
             return  # too late, or a second response
         if delivery.no_responders:
@@ -296,11 +321,6 @@ class Requester:
                 raise DecodeError(f"a {envelope.type!r} came as a response")
         except CodecError as error:
             future.set_exception(error)
-
-
-def _expire(response: Response) -> None:
-    if not response.done():
-        response.set_result(None)
 
 
 def _key_of(request: Outgoing) -> Completion:

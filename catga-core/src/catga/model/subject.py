@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 import attrs
 
@@ -40,11 +41,16 @@ def check_token(word: str, what: str) -> str:
     Raises `ConfigurationError`, naming `what` it was meant to be, unless it is 1 to 64 of the
     characters `A-Z a-z 0-9 _ -`: no wildcard, space, dot, brace or line break.
     """
-    if isinstance(word, str) and _TOKEN.fullmatch(word):
+    if isinstance(word, str) and _is_token(word):
         return word
     raise ConfigurationError(
         f"the {what} {str(word)[:80]!r} is not allowed: use 1 to {TOKEN_LIMIT} of A-Z a-z 0-9 _ -"
     )
+
+
+@lru_cache(maxsize=1024)  # namespaces, types and groups are few; only tokens of requests are new
+def _is_token(word: str) -> bool:
+    return _TOKEN.fullmatch(word) is not None
 
 
 def _token(_: object, attribute: attrs.Attribute[str], value: str) -> None:
