@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
 import msgspec
 from msgspec.structs import replace
 

@@ -14,7 +14,6 @@ from catga.model.retry import RetryPolicy
 __all__ = ["RESERVED_ATTRIBUTES", "Event", "Identity", "Message", "Request", "adopt", "identify"]
 
 ResponseT = TypeVar("ResponseT")
-_fix = object.__setattr__  # attrs may have frozen the class
 
 RESERVED_ATTRIBUTES = ("message_id", "created_at", "correlation_id")
 """What a message class may not use as the name of a field: they are read from the identity."""
@@ -104,7 +103,7 @@ def identify(
             correlation_id,
         )
         if isinstance(message, Message):
-            _fix(message, "_identity", known)
+            adopt(message, known)
         return known
     if message_id is not None and message_id != known.message_id:
         known.message_id = check_message_id(message_id)

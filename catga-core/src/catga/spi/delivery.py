@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import attrs
 import msgspec
 
 from catga.model.outcome import Ack, Nack, Reject
