@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import attrs
 import pytest
@@ -170,6 +171,24 @@ def test_publish_many_reports_counts_and_each_failure_with_its_position(
             assert (summary.accepted, summary.duplicates) == (4, 1)
             assert [position for position, _ in summary.failures] == [2]
             assert isinstance(summary.failures[0][1], CatgaError)
+
+    run(law)
+
+
+def test_what_is_published_together_has_an_id_each_in_its_order_and_keeps_what_it_had() -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus(consume=False, publishes=[Order])
+        async with bus:
+            orders = [Order(number) for number in range(1000)]
+            known = orders[500].message_id
+            assert (await bus.publish_many(orders)).accepted == 1000
+            ids = [order.message_id for order in orders]
+            assert ids.pop(500) == known
+            assert len({known, *ids}) == 1000
+            assert all(a < b for a, b in pairwise(ids[:250])), "as they were read, in one chunk"
+            summary = await bus.publish_many(orders)
+            assert (summary.accepted, summary.duplicates) == (1000, 0), "QoS 1 stores it again"
+            assert [order.message_id for order in orders][500] == known
 
     run(law)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from catga.codecs.attributes import check_attributes, read_binary, user_headers
 from catga.codecs.explain import explain
+from catga.codecs.json import as_it_is
 from catga.codecs.registry import WireType
 from catga.errors import DecodeError, EncodeError
 from catga.model.envelope import Envelope
@@ -56,7 +57,7 @@ class EventWriter:
 
     def __init__(self, wire: WireType, source: str, qos: QualityOfService) -> None:
         self._wire = wire
-        self._payload = wire.payload
+        self._payload = None if wire.payload is as_it_is else wire.payload
         self._begin = _begin(wire.name, source, _JSON, qos, wire.version)
 
     def write(
@@ -75,7 +76,7 @@ class EventWriter:
 
         `headers` were checked with `check_headers`. Raises `EncodeError`.
         """
-        data = self._payload(message)
+        data = message if self._payload is None else self._payload(message)
         own = _Written(message_id, time, data, correlation_id, reply_to, deadline, parent_id)
         if time.tzinfo is None or deadline is not None:
             _check_times(own)

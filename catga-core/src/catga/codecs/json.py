@@ -16,7 +16,7 @@ from catga.codecs.plain import Refused, check_tree
 from catga.errors import ConfigurationError, DecodeError, EncodeError
 from catga.spi.codec import Codec
 
-__all__ = ["JsonCodec", "JsonForm"]
+__all__ = ["JsonCodec", "JsonForm", "as_it_is"]
 
 _write_text = msgspec.json.Encoder(decimal_format="string", uuid_format="canonical").encode
 
@@ -140,6 +140,11 @@ class JsonCodec(Codec):
         return read
 
 
+def as_it_is(value: Any) -> Any:
+    """Return the value: nothing has to be asked of it before msgspec writes it."""
+    return value
+
+
 def _name(hint: Any) -> str:
     return getattr(hint, "__qualname__", None) or str(hint)
 
@@ -155,7 +160,7 @@ def _bytes_writer(write: Callable[[Any], msgspec.Raw]) -> Callable[[Any], bytes]
 
 def _fast_payload(guard: Guard | None, slow: Callable[[Any], msgspec.Raw]) -> Callable[[Any], Any]:
     if guard is None:
-        return lambda value: value
+        return as_it_is
 
     def payload(value: Any) -> Any:
         try:

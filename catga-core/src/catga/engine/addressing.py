@@ -13,7 +13,7 @@ from catga.errors import ConfigurationError
 from catga.ground.clock import Clock
 from catga.ground.durations import duration
 from catga.model.envelope import check_headers
-from catga.model.message import identify
+from catga.model.message import Moment, identify
 from catga.model.qos import QualityOfService
 from catga.model.subject import Kind, Subject, check_token
 from catga.spi import Outgoing
@@ -79,16 +79,16 @@ class Route:
         self._write = EventWriter(wire, service, qos).write
 
     def outgoing(
-        self, message: Any, extras: Extras = NOTHING_EXTRA, now: datetime | None = None
+        self, message: Any, extras: Extras = NOTHING_EXTRA, moment: Moment | None = None
     ) -> Outgoing:
-        """Encode one message, which is of now unless it has a time already.
+        """Encode one message; `moment`: that of those which are encoded together.
 
         Raises `EncodeError`, and `ConfigurationError` for an id or header that cannot travel, and
         for a delay of what is not stored; nothing was sent then.
         """
         current = CURRENT.get()
         if current is None and extras is NOTHING_EXTRA:  # almost every message
-            identity = identify(message, created_at=now)
+            identity = identify(message, moment)
             id_ = identity.message_id
             body = self._write(message, id_, identity.created_at, identity.correlation_id)
             return Outgoing(self.subject, body, id_, self.qos)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -12,14 +11,14 @@ from catga.engine.extras import NOTHING_EXTRA, Extras
 from catga.engine.publishing import Publisher, receipt_or_raise
 from catga.errors import CatgaError
 from catga.ground.tasks import TaskOwner
+from catga.model.message import Moment
 from catga.model.outcome import PublishResult, PublishSummary, Receipt
 from catga.spi import Outgoing
 
 __all__ = ["AfterPublish", "Encode", "publish_all"]
 
 _CHUNK = 256
-Encode = Callable[[Any, Extras, datetime], Outgoing]
-"""Encode a message, which is of now unless it is older."""
+Encode = Callable[[Any, Extras, Moment], Outgoing]
 AfterPublish = Callable[[list[tuple[Outgoing, Receipt]]], Awaitable[None]]
 
 
@@ -108,15 +107,16 @@ async def publish_all(
     writers: dict[type, Encode | None] = {}
     rest, begin = iter(messages), 0
     while read := list(islice(rest, size)):
-        chunk, now = _Chunk(), datetime.now(UTC)
+        chunk, moment = _Chunk(), Moment()
         for place, message in enumerate(read, begin):
             write = writers.get(type(message))
             try:
                 if write is None:
+                    write = writers[type(message)] = writer_of(type(message))
+                if write is None:
                     outgoing = await prepare(message)
-                    writers[type(message)] = writer_of(type(message))
                 else:
-                    outgoing = write(message, NOTHING_EXTRA, now)
+                    outgoing = write(message, NOTHING_EXTRA, moment)
             except CatgaError as error:
                 bulk.failures.append((place, error))
             else:

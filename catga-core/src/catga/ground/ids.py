@@ -16,6 +16,7 @@ __all__ = [
     "NEXT_ID",
     "check_message_id",
     "derived_ids",
+    "ids_of_now",
     "is_message_id",
     "new_instance",
     "new_message_id",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 MESSAGE_ID_LIMIT = 128
+_TAILS = tuple(f"{number:03x}" for number in range(4096))
 
 NEXT_ID: ContextVar[Callable[[], str] | None] = ContextVar("catga_next_id", default=None)
 """Where ids come from here, when they are not to be new ones."""
@@ -31,6 +33,12 @@ NEXT_ID: ContextVar[Callable[[], str] | None] = ContextVar("catga_next_id", defa
 def new_message_id() -> str:
     """Return a fresh, time-ordered UUID (version 7) as text."""
     return str(_uuid7())
+
+
+def ids_of_now() -> Callable[[], str]:
+    """Return what gives up to 4 096 fresh ids in their order: they differ in the last digits, and
+    the rest is made once."""
+    return map(new_message_id()[: -len(_TAILS[0])].__add__, _TAILS).__next__
 
 
 def next_message_id() -> str:

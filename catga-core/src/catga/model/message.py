@@ -7,11 +7,20 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from catga.ground.ids import check_message_id, next_message_id
+from catga.ground.ids import check_message_id, ids_of_now, next_message_id
 from catga.model.qos import QualityOfService
 from catga.model.retry import RetryPolicy
 
-__all__ = ["RESERVED_ATTRIBUTES", "Event", "Identity", "Message", "Request", "adopt", "identify"]
+__all__ = [
+    "RESERVED_ATTRIBUTES",
+    "Event",
+    "Identity",
+    "Message",
+    "Moment",
+    "Request",
+    "adopt",
+    "identify",
+]
 
 ResponseT = TypeVar("ResponseT")
 
@@ -80,14 +89,25 @@ adopt = vars(Message)["_identity"].__set__
 identity)`."""
 
 
+class Moment:
+    """What messages share that get their identity together: one time, and most of a fresh id."""
+
+    __slots__ = ("new_id", "now")
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+        self.new_id = ids_of_now()
+
+
 def identify(
     message: Any,
+    moment: Moment | None = None,
     *,
     message_id: str | None = None,
-    created_at: datetime | None = None,
     correlation_id: str | None = None,
 ) -> Identity:
-    """Return the identity of `message`, fixing it on the first call.
+    """Return the identity of `message`, fixing it on the first call: of now, or of a `moment`
+    outside of any handler.
 
     A given `message_id` or `correlation_id` wins over what was fixed before. Objects that do not
     derive from `Message` cannot remember theirs: they get a new one at every call. Inside a handler
@@ -97,11 +117,14 @@ def identify(
     """
     known: Identity | None = getattr(message, "_identity", None)
     if known is None:
-        known = Identity(
-            next_message_id() if message_id is None else check_message_id(message_id),
-            created_at or datetime.now(UTC),
-            correlation_id,
-        )
+        if moment is not None:
+            known = Identity(moment.new_id(), moment.now, correlation_id)
+        else:
+            known = Identity(
+                next_message_id() if message_id is None else check_message_id(message_id),
+                datetime.now(UTC),
+                correlation_id,
+            )
         if isinstance(message, Message):
             adopt(message, known)
         return known
