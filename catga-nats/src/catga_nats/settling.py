@@ -118,7 +118,7 @@ class Settler:
             for _, entry, subject in ours
         ]
         if not await client.send_all(saying):
-            confirming.all_unsent()
+            confirming.unsent(0)
             unsent = Unknown(ConnectionLost("not connected: nothing was settled"))
             for place, entry, subject in ours:
                 results[place] = unsent
