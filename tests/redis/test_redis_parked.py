@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-import attrs
 import pytest
 from msgspec.structs import replace
 from redis_kit import (
@@ -149,7 +148,7 @@ def test_carried_attempts_go_on_counting_and_are_no_headers(server: RedisServer,
             type_ = f"Carried{qos}"
             member = await bench.member(transport, type_)
             plain = out(type_, b"x", qos=qos, kind=Kind.REDO, group="workers")
-            accepted(await transport.publish([attrs.evolve(plain, attempts=3, replays=2)]))
+            accepted(await transport.publish([replace(plain, attempts=3, replays=2)]))
             for attempt in (4, 5):
                 (found,) = await gather_deliveries(member, 1)
                 assert (found.attempt, found.replays, found.headers) == (attempt, 2, None)
@@ -188,7 +187,7 @@ def test_a_delayed_message_comes_whole_and_not_before_its_time(
             type_ = f"Delayed{qos}"
             member = await bench.member(transport, type_)
             due = in_seconds(1.0)
-            later = attrs.evolve(
+            later = replace(
                 out(type_, b"later", qos=qos, message_id="m"),
                 not_before=due,
                 attempts=2,
@@ -224,7 +223,7 @@ def test_what_is_due_waits_for_the_first_that_reads_and_survives_a_crash(
             ]
             accepted(await transport.publish(later))
             sent = out("Wait", b"to", kind=Kind.TO, group="workers")
-            sent = attrs.evolve(sent, not_before=soon)
+            sent = replace(sent, not_before=soon)
             accepted(await transport.publish([sent]))
             own_server.kill()
             own_server.start()
@@ -254,7 +253,7 @@ def test_what_no_group_reads_is_not_delayed_but_refused(server: RedisServer) -> 
         async with lab(server) as bench:
             transport = await bench.transport()
             for each in (out("Never", qos=0), letter_of("Never")):
-                late = attrs.evolve(each, not_before=in_seconds(1))
+                late = replace(each, not_before=in_seconds(1))
                 (result,) = await transport.publish([late])
                 assert isinstance(result, Rejected)
                 assert isinstance(result.error, CapabilityError)
