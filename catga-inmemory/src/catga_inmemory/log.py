@@ -30,16 +30,17 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     """Made on another copy before this one."""
     open_groups: int = 0
     """How many groups have not finished it."""
-    finished: asyncio.Future[None] | None = None
-    """Set while somebody waits for the last of them."""
+    waiters: tuple[asyncio.Future[None], ...] = ()
+    """Who waits for the last of them."""
 
     def finish_one(self) -> None:
         """One group has handled or parked it."""
         self.open_groups -= 1
-        if self.open_groups == 0 and self.finished is not None:
-            if not self.finished.done():
-                self.finished.set_result(None)
-            self.finished = None
+        if self.open_groups == 0 and self.waiters:
+            for waiter in self.waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self.waiters = ()
 
 
 class Stream:
@@ -137,9 +138,9 @@ class Stream:
         for sequence in reversed(sequences):  # when the last is done most others are
             entry = self.entries.get(sequence)
             if entry is not None and entry.open_groups > 0:
-                if entry.finished is None:
-                    entry.finished = asyncio.get_running_loop().create_future()
-                await asyncio.shield(entry.finished)
+                waiter = asyncio.get_running_loop().create_future()
+                entry.waiters = (*entry.waiters, waiter)
+                await waiter
 
     def close(self) -> None:
         """Forget every group and every timer."""
