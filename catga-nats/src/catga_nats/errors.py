@@ -32,6 +32,13 @@ __all__ = [
 _REFUSALS = ("authorization", "authentication", "jwt", "nkey", "credentials")
 
 
+_HELP = {
+    10026: ": one stream has those of all groups and types, and from 2.15 on a server allows 1000 "
+    "unless its `jetstream { limits { default_max_consumers: … } }` says more"
+}
+"""What to do, where JetStream's own words do not tell."""
+
+
 class ApiError(msgspec.Struct):
     """An error as JetStream writes it. Source: docs.nats.io, JetStream API, `ApiError`."""
 
@@ -40,7 +47,8 @@ class ApiError(msgspec.Struct):
     description: str = ""
 
     def __str__(self) -> str:
-        return f"{self.description} ({self.err_code or self.code})"
+        help_ = _HELP.get(self.err_code, "")
+        return f"{self.description} ({self.err_code or self.code}){help_}"
 
 
 def is_final(error: BaseException) -> bool:

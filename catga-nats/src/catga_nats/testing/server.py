@@ -34,7 +34,8 @@ def find_binary() -> str:
 class NatsServer(ServerProcess):
     """One nats-server on a free loopback port; JetStream keeps its data in `folder`.
 
-    `config` is added to its configuration file as it is.
+    `config` is added to its configuration file as it is, `jetstream_config` to the block of that
+    name.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class NatsServer(ServerProcess):
         password: str = "",
         jetstream: bool = True,
         config: str = "",
+        jetstream_config: str = "",
     ) -> None:
         super().__init__()
         self._binary = binary or find_binary()
@@ -52,6 +54,7 @@ class NatsServer(ServerProcess):
         self._password = password
         self._jetstream = jetstream
         self._config = config
+        self._jetstream_config = jetstream_config
 
     @property
     def url(self) -> str:
@@ -63,7 +66,8 @@ class NatsServer(ServerProcess):
         """Write the configuration, return the command line."""
         lines = [f"listen: 127.0.0.1:{self.port}", self._config]
         if self._jetstream:
-            lines.append(f'jetstream {{ store_dir: "{self.folder / "jetstream"}" }}')
+            lines += ["jetstream {", f'store_dir: "{self.folder / "jetstream"}"']
+            lines += [self._jetstream_config, "}"]
         if self._user:
             lines.append(f'authorization {{ user: "{self._user}", password: "{self._password}" }}')
         path = self.folder / "nats.conf"
