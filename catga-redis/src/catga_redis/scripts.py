@@ -295,16 +295,18 @@ CLAIM_LIVE = Script(b"""
 -- KEYS: claim ... ARGV: member, ttl ms.
 -- A claim counts how often each member saw these bytes, and how often the group took them: who
 -- sees a copy the group has not taken yet, takes it. So the same bytes sent twice are two messages.
-local out = {}
+-- Almost always nobody saw them before, and then it is one command.
+local member, ttl, out = ARGV[1], ARGV[2], {}
+local first = cjson.encode({['#'] = 1, [member] = 1})
 for i, key in ipairs(KEYS) do
-  local seen = redis.call('HINCRBY', key, ARGV[1], 1)
-  if seen > tonumber(redis.call('HGET', key, '#') or 0) then
-    redis.call('HSET', key, '#', seen)
-    out[i] = 1
-  else
-    out[i] = 0
+  out[i] = 1
+  if not redis.call('SET', key, first, 'NX', 'PX', ttl) then
+    local claim = cjson.decode(redis.call('GET', key))
+    local seen = (claim[member] or 0) + 1
+    if seen > claim['#'] then claim['#'] = seen else out[i] = 0 end
+    claim[member] = seen
+    redis.call('SET', key, cjson.encode(claim), 'PX', ttl)
   end
-  redis.call('PEXPIRE', key, ARGV[2])
 end
 return out
 """)
