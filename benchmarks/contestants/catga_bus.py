@@ -90,7 +90,8 @@ def _consumer(job: Job, watch: Watch) -> Bus:
     async def handle(order: Order) -> None:  # noqa: ARG001
         watch.add()
 
-    bus.handle(TYPES[job.qos])(handle)
+    # At QoS 0 as the raw clients and FastStream listen: whoever listens gets each message.
+    bus.handle(TYPES[job.qos], broadcast=not job.qos)(handle)
     return bus
 
 
