@@ -26,8 +26,6 @@ from catga.spi import (
     Source,
 )
 from catga_nats import publishing, settling
-from catga_nats.client import GuardedClient
-from catga_nats.headers import MESSAGE_ID
 from catga_nats.later import Mover
 from catga_nats.mux import Missing
 from catga_nats.outbox import in_batch
@@ -60,25 +58,17 @@ def discard_old(real: Any) -> Any:
 
 @mutant(
     Base.NATS,
-    GuardedClient,
-    "send",
+    publishing,
+    "stored_id",
     law="test_the_same_id_on_another_subject_is_stored_there_too",
 )
 def dedupe_without_the_subject_on_nats(real: Any) -> Any:
     """The header holds the bare id, and the window spans the whole stream."""
 
-    async def send(
-        self: GuardedClient,
-        subject: str,
-        payload: bytes,
-        reply: str = "",
-        headers: dict[str, str] | None = None,
-    ) -> bool:
-        if headers and MESSAGE_ID in headers:
-            headers = {MESSAGE_ID: headers[MESSAGE_ID].rpartition("/")[2]}
-        return bool(await real(self, subject, payload, reply, headers))
+    def stored_id(outgoing: Outgoing) -> str:
+        return outgoing.message_id
 
-    return send
+    return stored_id
 
 
 @mutant(
