@@ -39,7 +39,7 @@ class GroupReader:
         self._between_reads = asyncio.Event()
         # Held while a reply may be on its way that `recover` would take for lost.
         self._taking = asyncio.Lock()
-        self._reading: tuple[LogSubscription, ...] | None = None
+        self._reading: frozenset[LogSubscription] | None = None
         self._waits = False
         self._recovering = False
         self._unblocking = False
@@ -61,7 +61,7 @@ class GroupReader:
     def join(self, subscription: LogSubscription) -> None:
         """Read for this subscription too."""
         self._subscriptions.append(subscription)
-        self.poke()
+        self.poke(subscription)
         self.poke_reclaim()
 
     async def leave(self, subscription: LogSubscription) -> None:
@@ -85,13 +85,11 @@ class GroupReader:
             await asyncio.wait(self._tasks)
         await self._wire.close()
 
-    def poke(self) -> None:
-        """Look again who has room."""
+    def poke(self, subscription: LogSubscription) -> None:
+        """Look again whether this one has room; asked at each receipt, so of one and not of all."""
         self._wake.set()
         reading = self._reading
-        if reading is not None and any(
-            each.hungry and each not in reading for each in self._subscriptions
-        ):
+        if reading is not None and subscription.hungry and subscription not in reading:
             self._unblock()
 
     def poke_reclaim(self) -> None:
@@ -147,7 +145,7 @@ class GroupReader:
         block = self._block() if waits else 0.0
         packed = b"".join(self._pack(ask, block) for ask in commands)
         patience = block + self._session.settings.reply_timeout.total_seconds()
-        self._reading, self._waits = hungry, waits
+        self._reading, self._waits = frozenset(hungry), waits
         try:
             request = self._wire.request(packed, len(commands), patience)
             if not waits:

@@ -107,7 +107,7 @@ class LogSubscription(Subscription):
         """Return what the group's reader brought."""
         if not len(self._mailbox):
             self._wanted = True
-            self._reader.poke()
+            self._reader.poke(self)
         taken = await self._mailbox.receive(limit, max_wait)
         found = [delivery for delivery in taken if delivery in self._held]
         if self._failure and not found:
@@ -175,7 +175,7 @@ class LogSubscription(Subscription):
         expired = [delivery for delivery in self._held if delivery.lease_until <= now]
         if expired:
             self._held.difference_update(expired)
-            self._reader.poke()
+            self._reader.poke(self)
 
     async def _reclaim_stream(self, place: _Place, limit: int) -> None:
         stream = place.stream
@@ -325,7 +325,7 @@ class LogSubscription(Subscription):
         if self._starved and self.room > 0:
             self._starved = False
             self.reclaim_in(0.0)
-        self._reader.poke()
+        self._reader.poke(self)
 
     # -- the end ---------------------------------------------------------------------------------
 
