@@ -191,4 +191,4 @@ async def settled(outside: Outside, type_: str, *groups: str) -> None:
         async def nothing_left(group: str = group) -> bool:
             return await outside.unsettled(type_, group) == 0
 
-        await eventually(nothing_left)
+        await eventually(nothing_left, 30)  # a lost acknowledgement costs a lease
