@@ -241,7 +241,7 @@ class Wire(Line):
             connection = self._connection
             if connection is None or not connection.is_connected:
                 continue  # what was in there has failed already, or is about to
-            if _is_lost(connection):
+            if _is_gone(connection):
                 self._break(connection, RedisConnectionError("the connection is lost"))
                 continue
             for request in output:
@@ -367,7 +367,7 @@ class Wire(Line):
         self._runtime.emit(TransportEvent(kind, f"{self._role}: {detail}"))
 
 
-def _is_lost(connection: Connection) -> bool:
+def _is_gone(connection: Connection) -> bool:
     """Say whether the socket has gone though the connection does not know it yet.
 
     The client writes with `writelines`, which in CPython 3.12 and 3.13 watches the number of a

@@ -63,7 +63,7 @@ class Once:
         return Record(self._key(work), None if work.reply is None else work.reply.body)
 
     def _key(self, work: Work) -> Completion:
-        return Completion(*self._of, "" if work.envelope is None else work.envelope.id)
+        return Completion(*self._of, _id(work))
 
     def failure(self, work: Work, body: bytes) -> Record:
         """Return what is to be kept of a request that became a dead letter."""
