@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections.abc import Awaitable, Coroutine
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from catga.ground.mailbox import Mailbox
-from catga.ground.tasks import TaskOwner, finish, run_in_context
+from catga.ground.tasks import TaskOwner, end_all, finish, run_in_context
 from catga.testing import ManualClock, settle_loop
 
 T = TypeVar("T")
@@ -113,6 +114,23 @@ def test_an_owner_ends_its_tasks_and_names_the_one_that_will_not(
 
     with caplog.at_level(logging.ERROR, "catga"):
         asyncio.run(law())
+
+
+def test_a_task_that_loses_its_first_cancellation_is_ended_all_the_same() -> None:
+    """As `asyncio.wait_for` loses it before Python 3.12."""
+
+    async def forgetful() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def law() -> None:
+        task = asyncio.create_task(forgetful())
+        await settle_loop()
+        assert await end_all([task]) == []
+        assert task.cancelled()
+
+    asyncio.run(law())
 
 
 def test_running_in_a_context_passes_results_errors_and_cancellation() -> None:

@@ -59,6 +59,27 @@ def test_a_server_that_says_nothing_is_named_within_the_deadline() -> None:
         asyncio.run(law())
 
 
+def test_a_client_that_loses_its_cancellation_is_ended_within_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before Python 3.12 a connection that is refused just then swallows it, and the client goes
+    on to try for ever."""
+    connect, lost = Client._connect_to_server, []
+
+    async def lose_one(self: Client, server: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if lost:
+                raise
+            lost.append(server)
+        await connect(self, server)
+
+    monkeypatch.setattr(Client, "_connect_to_server", lose_one)
+    asyncio.run(_refused(f"nats://alice:s3cret@127.0.0.1:{free_port()}", ConnectionLost))
+    assert len(lost) == 1
+
+
 def test_wrong_credentials_fail_fast_and_are_not_shown(binary: str | None) -> None:
     with NatsServer(binary, user="alice", password="right") as server:
         wrong = server.url.replace("right", "s3cret")

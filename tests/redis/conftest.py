@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from redis import Redis
+
 # This folder bears the name of the client library, so it cannot be imported as a package.
 sys.path.append(str(Path(__file__).parent))
 
@@ -22,10 +24,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(binary: str | None) -> Iterator[RedisServer]:
-    """A server that tests share, each with types of its own."""
+def shared_server(binary: str | None) -> Iterator[RedisServer]:
+    """A server that tests share."""
     with RedisServer(binary) as running:
         yield running
+
+
+@pytest.fixture
+def server(shared_server: RedisServer) -> RedisServer:
+    """The same, with nothing left on it of the test before."""
+    with Redis(port=shared_server.port) as client:
+        client.flushall()
+    return shared_server
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import Error, StaleConnectionError
 
+from catga.spi import end_all
 from catga_nats.headers import MESSAGE_ID
 from catga_nats.parser import Message, OnePassParser
 
@@ -207,9 +208,7 @@ class GuardedClient(Client):
         closing = asyncio.ensure_future(self.close())
         tasks = [task for task in (closing, self._reconnection_task) if task is not None]
         await asyncio.wait([closing], timeout=timeout)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=timeout)
+        await end_all(tasks, timeout)
         if closing.done() and not closing.cancelled():
             closing.exception()  # looked at: there is nothing left to be done about it
         with contextlib.suppress(Exception):

@@ -17,7 +17,7 @@ from catga.errors import (
     ConfigurationError,
     ConnectionLost,
 )
-from catga.spi import Address, EventKind, Runtime, TransportEvent
+from catga.spi import Address, EventKind, Runtime, TransportEvent, end_all
 from catga_nats.client import GuardedClient
 from catga_nats.errors import cannot_connect, is_final
 from catga_nats.mux import Mux
@@ -75,8 +75,7 @@ class Connection:
             self.mux = Mux(self.client, self._runtime.clock)
             await self.mux.start()
         except BaseException:
-            connecting.cancel()
-            await asyncio.wait({connecting})
+            await end_all([connecting])
             await self.close()
             raise
         self._runtime.spawn(self._keep(), "catga-nats-keeper")

@@ -13,7 +13,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import ClusterDownError, MovedError
 
 from catga.errors import CapabilityError, CatgaError, ConfigurationError, ConnectionLost
-from catga.spi import Address, EventKind, Runtime, TransportEvent
+from catga.spi import Address, EventKind, Runtime, TransportEvent, end_all
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS, translate
 from catga_redis.servers import Servers
@@ -79,8 +79,7 @@ class Cluster(Servers):
         """Disconnect from all."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait([keeper])
+            await end_all([keeper])
         await asyncio.gather(*(wire.close() for wire in self._wires.values()))
 
     @property

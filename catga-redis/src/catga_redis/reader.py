@@ -6,7 +6,7 @@ import asyncio
 import random
 
 from catga.errors import AuthenticationError, CatgaError
-from catga.spi import EventKind
+from catga.spi import EventKind, end_all
 from catga_redis.errors import ELSEWHERE, REPLY_ERRORS
 from catga_redis.groups import create_groups
 from catga_redis.reading import Ask, SharedLine, asks
@@ -79,10 +79,7 @@ class GroupReader:
 
     async def close(self) -> None:
         """Stop reading. Idempotent; every subscription has left before."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end_all(self._tasks)
         await self._wire.close()
 
     def poke(self, subscription: LogSubscription) -> None:

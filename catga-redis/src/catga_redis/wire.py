@@ -17,7 +17,7 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from catga.errors import CatgaError, ConnectionLost
-from catga.spi import EventKind, Runtime, TransportEvent
+from catga.spi import EventKind, Runtime, TransportEvent, end_all
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS, ReplyLost, translate
 
@@ -213,10 +213,7 @@ class Wire(Line):
         self._closed = True
         self.uncork()
         await self.answered(timeout=1.0)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end_all(self._tasks)
         await self._detach(ConnectionLost("the transport is closed"))
 
     def _push(
@@ -330,8 +327,7 @@ class Wire(Line):
             try:
                 error = await self._broken
             finally:
-                reader.cancel()
-                await asyncio.wait([reader])
+                await end_all([reader])
             self._emit(EventKind.DISCONNECTED, str(error))
             await self._detach(error)
             self._attach(await self._dial_again())

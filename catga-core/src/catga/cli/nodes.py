@@ -21,7 +21,7 @@ from catga.bus import Bus
 from catga.cli.errors import CommandFailed, verbose_option
 from catga.cli.terminal import INTERRUPTED, console, quiet, until_signal
 from catga.engine.membership import Watch
-from catga.ground.tasks import first_of
+from catga.ground.tasks import end_all, first_of
 from catga.model.node import ChangeKind, Node, NodeChange
 from catga.plugins import installed_catalog
 from catga.settings import parse_url
@@ -109,8 +109,7 @@ async def _follow(wanted: _Wanted) -> int:
                         if await first_of(reading, stop):
                             show(watch, reading.result())
                     finally:
-                        reading.cancel()
-                        await asyncio.wait([reading])
+                        await end_all([reading])
     return INTERRUPTED
 
 

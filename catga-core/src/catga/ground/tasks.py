@@ -7,13 +7,35 @@ import contextvars
 import logging
 import time
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["TaskOwner", "finish", "first_of", "run_in_context", "wait_all"]
+__all__ = ["TaskOwner", "end_all", "finish", "first_of", "run_in_context", "wait_all"]
 
 T = TypeVar("T")
 _log = logging.getLogger("catga")
+_CANCEL_AGAIN = 0.25
+
+
+async def end_all(
+    tasks: Collection[asyncio.Task[Any]], patience: float = 5.0
+) -> list[asyncio.Task[Any]]:
+    """Cancel these, and wait until all have ended, at most `patience` seconds; return the rest.
+
+    They are cancelled again and again: before Python 3.12 `asyncio.wait_for` swallows a
+    cancellation that comes together with its result. Who asks is left out; a collection that
+    changes meanwhile is looked at anew.
+    """
+    current = asyncio.current_task()
+    deadline = time.monotonic() + patience
+    while left := [task for task in tasks if task is not current and not task.done()]:
+        patience = deadline - time.monotonic()
+        if patience <= 0:
+            break
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=min(patience, _CANCEL_AGAIN))
+    return left
 
 
 class TaskOwner:
@@ -43,16 +65,8 @@ class TaskOwner:
 
         A task that swallows its cancellation is named in the log and left behind.
         """
-        current = asyncio.current_task()
-        deadline = time.monotonic() + patience
-        while tasks := [task for task in self._tasks if task is not current]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
-            if time.monotonic() >= deadline:
-                for task in self._tasks:
-                    _log.error("the task %r does not end when cancelled", task.get_name())
-                return
+        for task in await end_all(self._tasks, patience):
+            _log.error("the task %r does not end when cancelled", task.get_name())
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:

@@ -5,6 +5,7 @@
 
 from catga.ground.clock import Clock, Timer
 from catga.ground.mailbox import Mailbox
+from catga.ground.tasks import end_all
 from catga.model.capability import Capabilities, Capability
 from catga.model.node import ChangeKind, Node, NodeChange, NodeRecord
 from catga.model.outcome import (
@@ -112,5 +113,6 @@ __all__ = [
     "TransportEvent",
     "Unknown",
     "check_token",
+    "end_all",
     "parse_subject",
 ]
