@@ -245,7 +245,11 @@ class Bus(Router):
         self, message: Any, qos: QualityOfService | None, to: str, extras: Extras
     ) -> Receipt:
         session = self._running()
-        outgoing = await self._outgoing(message, qos, to, extras)
+        route = session.addresser.route(type(message), qos, to)
+        if extras is NOTHING_EXTRA and route.declared and session.on_publish is None:
+            outgoing = route.outgoing(message)  # almost every message
+        else:
+            outgoing = await self._outgoing(message, qos, to, extras)
         receipt = receipt_or_raise(await session.publisher.publish(outgoing))
         at_once = outgoing.subject.durable and outgoing.not_before is None
         if at_once and (wait := self._waiter(session)) is not None:

@@ -33,6 +33,8 @@ Sent: TypeAlias = tuple[str, bytes, str]
 
 _OWN_HEADER = f"NATS/1.0\r\n{MESSAGE_ID}: ".encode()
 _ROOM_BYTES = 1 << 20
+_LARGE = 1 << 12
+"""Bytes that are worth a system call of their own."""
 _FLUSH_SECONDS = 5.0
 _SHORT = 64
 _STATUS_PREFIX = b"NATS/1.0 "
@@ -76,6 +78,7 @@ class GuardedClient(Client):
         self._ps = OnePassParser(self)
         self._sinks: dict[int, OnMessages] = {}
         self._statuses: dict[bytes, dict[str, str] | None] = {}
+        self._wrote = False
 
     @staticmethod
     def own_options() -> dict[str, Any]:
@@ -125,10 +128,30 @@ class GuardedClient(Client):
         """Hand over what `frame` made; False, and nothing was, when there is no connection."""
         if not self.is_connected or self.is_draining_pubs or self._flush_queue is None:
             return False
-        await self._send_command(b"".join(frames))
-        if self._flush_queue.empty():
-            await self._flush_pending()
+        data = b"".join(frames)
+        if not self.write_now(data):
+            await self._send_command(data)
+            if self._flush_queue.empty():
+                await self._flush_pending()
         return True
+
+    def write_now(self, data: bytes) -> bool:
+        """Write what is first in its turn of the loop, or large, and say whether it was; the rest
+        of the turn leaves together, by the client's own task, which comes a turn later."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is None or self._pending or writer.transport.get_write_buffer_size():
+            return False  # behind what waits
+        if len(data) < _LARGE:
+            if self._wrote:
+                return False
+            self._wrote = True
+            asyncio.get_running_loop().call_soon(self.end_turn)
+        writer.write(data)
+        return True
+
+    def end_turn(self) -> None:
+        """Let what comes next leave at once again."""
+        self._wrote = False
 
     async def room(self) -> bool:
         """Let others run, and wait while the socket takes nothing; False when it never does."""

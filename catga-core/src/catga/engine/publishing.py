@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from catga.engine.signals import Signals
@@ -18,7 +18,9 @@ __all__ = ["Publisher", "receipt_or_raise"]
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-_BATCH = 256
+_BATCH = 64
+"""Of single publishes that leave together: of a larger one all would wait for the last answer, and
+then the server for all of them, in turn."""
 
 
 def receipt_or_raise(result: PublishResult) -> Receipt:
@@ -75,24 +77,36 @@ class Publisher:
         self._in_flight = 0
         self._turns: deque[asyncio.Future[None]] = deque()
 
-    async def publish(self, outgoing: Outgoing) -> PublishResult:
-        """Send one message together with the others of this loop turn; return its own result.
+    def publish(self, outgoing: Outgoing) -> Awaitable[PublishResult]:
+        """Send one message together with the others of this loop turn; what is returned must be
+        awaited, and gives its own result.
 
         Cancelled before it left: it was not sent. Cancelled later: it may be stored.
         """
         if outgoing.qos is QualityOfService.AT_MOST_ONCE:
-            result = (await self._transport.publish((outgoing,)))[0]
-            if self._signals.published is not None:
-                self._signals.published(outgoing.message_id, outgoing.subject.text, result)
-            return result
+            return self._hand_over(outgoing)
+        if self._in_flight >= self._window:
+            return self._in_turn(outgoing)
+        return self._queue(outgoing)
+
+    async def _hand_over(self, outgoing: Outgoing) -> PublishResult:
+        result = (await self._transport.publish((outgoing,)))[0]
+        if self._signals.published is not None:
+            self._signals.published(outgoing.message_id, outgoing.subject.text, result)
+        return result
+
+    async def _in_turn(self, outgoing: Outgoing) -> PublishResult:
         while self._in_flight >= self._window:
             await self._wait_for_room()
+        return await self._queue(outgoing)
+
+    def _queue(self, outgoing: Outgoing) -> asyncio.Future[PublishResult]:
         future: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
         self._in_flight += 1
         self._pending.append((outgoing, future))
         if len(self._pending) == 1:  # it begins when all that is ready now has had its turn
             self._tasks.spawn(self._flush(), "publish a batch")
-        return await future
+        return future
 
     def post(self, outgoing: Outgoing, otherwise: Otherwise | None = None) -> None:
         """Send one message at QoS 0 (a response), together with the others of this loop turn,
