@@ -15,7 +15,9 @@ from catga.errors import ConfigurationError
 from catga.testing.harness import Ability, Harness
 from catga.testing.programs import (
     Again,
+    Ask,
     CutAtWrite,
+    Drain,
     Program,
     Publish,
     Replay,
@@ -362,6 +364,13 @@ def test_a_program_that_shows_nothing_fails() -> None:
     harness = Harness(url="inmemory://programs-kit", manual_clock=True)
     with pytest.raises(AssertionError, match="never came to dead-letter"):
         keep_the_laws(harness, Program((Publish(1),)), shows=("ack", "dead-letter"))
+
+
+def test_a_member_that_has_vanished_concludes_nothing() -> None:
+    """Another of its handlers comes back from a question at the very moment it vanishes."""
+    harness = Harness(url="inmemory://programs-kit", manual_clock=True)
+    asked = (Publish(2), Drain(), Ask(), Publish(2), Publish(2), Publish(2), Ask(1, ("crash",)))
+    keep_the_laws(harness, Program(asked, effects=True))
 
 
 def test_what_the_harness_cannot_do_is_listed_and_not_played() -> None:

@@ -236,8 +236,7 @@ class Member(Instrument):
     # ---- handling
 
     async def _handle(self, qos: int, message: Any, context: Context) -> Run:
-        if self._crashed:
-            await asyncio.Event().wait()
+        await self._only_if_alive()
         id_ = context.message_id
         run = Run(
             group=self.group,
@@ -271,6 +270,7 @@ class Member(Instrument):
             await self._stand_still()
         if deed == "slow":
             await self._stage.clock.sleep(SLOW * self._stage.lease)
+        await self._only_if_alive()
         if deed == "crash":
             self.crash()
         if deed in {"crash", "hang"}:
@@ -283,9 +283,15 @@ class Member(Instrument):
             raise Reject("it can never be handled")
         if deed in {"raise", "late-raise"}:
             raise RuntimeError("it failed")
-        run.effect = not self._crashed
+        run.effect = True
         if deed == "crash-after":
             self.crash()
+            await asyncio.Event().wait()
+
+    async def _only_if_alive(self) -> None:
+        """A member that has vanished concludes nothing, though its transport lets go a turn later
+        where both are in this process."""
+        if self._crashed:
             await asyncio.Event().wait()
 
     async def _stand_still(self) -> None:
