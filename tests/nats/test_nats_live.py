@@ -54,6 +54,22 @@ def test_every_listener_and_one_member_of_each_group_gets_it(server: NatsServer)
     asyncio.run(law())
 
 
+def test_what_leaves_at_once_overtakes_nothing(server: NatsServer) -> None:
+    """The first of a turn of the loop and the large are written past the client's own queue, unless
+    something waits in there."""
+
+    async def law() -> None:
+        async with opened(server.url) as here:
+            listener = await here.subscribe(_live(here))
+            large = b"x" * 300_000
+            bodies = [body for number in range(30) for body in (b"%d" % number, b"-", large)]
+            for body in bodies:
+                await here.transport.publish([_said(here, body)])
+            assert [each.body for each in await collect(listener, 90)] == bodies
+
+    asyncio.run(law())
+
+
 def test_what_is_sent_to_one_group_reaches_one_member_of_it(server: NatsServer) -> None:
     async def law() -> None:
         async with opened(server.url) as here:
