@@ -64,7 +64,8 @@ def test_a_client_that_loses_its_cancellation_is_ended_within_the_deadline(
 ) -> None:
     """Before Python 3.12 a connection that is refused just then swallows it, and the client goes
     on to try for ever."""
-    connect, lost = Client._connect_to_server, []
+    connect = Client._connect_to_server
+    lost: list[Any] = []
 
     async def lose_one(self: Client, server: Any) -> None:
         try:
