@@ -14,7 +14,8 @@ __all__ = ["TaskOwner", "end_all", "finish", "first_of", "run_in_context", "wait
 
 T = TypeVar("T")
 _log = logging.getLogger("catga")
-_CANCEL_AGAIN = 0.25
+_CANCEL_AGAIN = 1.0
+"""Seconds: who cleans up after its cancellation is not disturbed before."""
 
 
 async def end_all(
