@@ -81,6 +81,28 @@ def test_a_client_that_loses_its_cancellation_is_ended_within_the_deadline(
     assert len(lost) == 1
 
 
+def test_a_try_to_reconnect_that_was_replaced_ends_though_it_lost_its_cancellation(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused again and again it went round for ever: nothing in there asks whether to go on."""
+
+    async def refused(*_: object) -> None:
+        await asyncio.sleep(0.01)
+        raise ConnectionRefusedError
+
+    async def law() -> None:
+        async with opened(server.url) as here:
+            client = here.client
+            monkeypatch.setattr(Client, "_connect_to_server", refused)
+            old, new = (asyncio.create_task(client._attempt_reconnect()) for _ in range(2))
+            client._reconnection_task = new
+            await asyncio.wait([old], timeout=5)
+            assert old.done()
+            assert not new.done()
+
+    asyncio.run(law())
+
+
 def test_wrong_credentials_fail_fast_and_are_not_shown(binary: str | None) -> None:
     with NatsServer(binary, user="alice", password="right") as server:
         wrong = server.url.replace("right", "s3cret")

@@ -211,14 +211,21 @@ class GuardedClient(Client):
         await super()._attempt_reconnect()
 
     async def _connect_to_server(self, s: Any) -> None:
+        self.end_if_unwanted()
         # A try that failed after it was connected leaves its socket open, and a reader that would
         # read from the next socket too.
         if self._reading_task is not None:
             self._reading_task.cancel()
         self.abort()
         await super()._connect_to_server(s)
-        # Before Python 3.12 a cancellation that comes together with the connection is swallowed: a
-        # try that was cancelled, or replaced by a newer one, would go on with a socket of its own.
+        self.end_if_unwanted()
+
+    def end_if_unwanted(self) -> None:
+        """End a try to reconnect that was cancelled, or replaced by a newer one.
+
+        Before Python 3.12 a cancellation that comes together with the connection, or with its
+        refusal, is swallowed: it would go on for ever, or with a socket of its own.
+        """
         task = asyncio.current_task()
         if task in self._tries and (self.is_closed or task is not self._reconnection_task):
             self.abort()

@@ -136,7 +136,7 @@ class Harness:
 
         async def bounded() -> None:
             stage = Stage(self)
-            async with asyncio.timeout(_LAW_SECONDS):
+            async with asyncio.timeout(_LAW_SECONDS * max(1.0, self.time_scale)):
                 try:
                     await stage.open()
                     missing = needs - stage.anchor.capabilities.present - self.abilities

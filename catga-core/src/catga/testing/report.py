@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from catga.testing.harness import Harness, Law
+from catga.testing.harness import Harness
 
 __all__ = ["pytest_runtest_call", "pytest_terminal_summary"]
 
@@ -20,10 +20,9 @@ _PROPERTY = "catga: not shown"
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """After a law ran, keep why it was not shown; properties also travel between processes."""
     yield
-    law = getattr(getattr(item, "obj", None), "law", None)
-    harness = getattr(item, "funcargs", {}).get("harness")
-    if isinstance(law, Law) and isinstance(harness, Harness) and law.name in harness.not_shown:
-        item.user_properties.append((_PROPERTY, harness.not_shown[law.name]))
+    harness, name = getattr(item, "funcargs", {}).get("harness"), getattr(item, "originalname", "")
+    if isinstance(harness, Harness) and name in harness.not_shown:
+        item.user_properties.append((_PROPERTY, harness.not_shown[name]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
