@@ -129,3 +129,19 @@ def test_the_report_lists_what_was_not_shown(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "laws not shown" in done.stdout
     assert "restart_of_the_broker: needs restart the broker on its data" in done.stdout
+
+
+def test_the_report_lists_scenarios_that_were_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "import pytest\n"
+        "from catga.testing.harness import Harness\n"
+        "from catga.testing.programs import ProgramContract\n"
+        "class TestMine(ProgramContract):\n"
+        "    @pytest.fixture\n"
+        "    def harness(self):\n"
+        "        return Harness(url='inmemory://mine', manual_clock=True)\n"
+    )
+    words = ("-p", "catga.testing.report", "-k", "waits_outlives_a_restart")
+    command = [sys.executable, "-m", "pytest", *words, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "test_what_waits_outlives_a_restart: needs restart the broker on its data" in done.stdout

@@ -91,8 +91,7 @@ class Publisher:
 
     async def _hand_over(self, outgoing: Outgoing) -> PublishResult:
         result = (await self._transport.publish((outgoing,)))[0]
-        if self._signals.published is not None:
-            self._signals.published(outgoing.message_id, outgoing.subject.text, result)
+        self.tell(outgoing, result)
         return result
 
     async def _in_turn(self, outgoing: Outgoing) -> PublishResult:
