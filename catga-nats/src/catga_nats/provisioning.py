@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -11,11 +11,18 @@ import attrs
 from catga.errors import CapabilityError, ConfigurationError
 from catga.spi import EventKind, Mode, QualityOfService, Records, Source, Topology
 from catga_nats import names
-from catga_nats.api import Call, JetStreamApi, Result
+from catga_nats.api import JetStreamApi, Result
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, api_failure
-from catga_nats.reconcile import Thing, changes, check_echo
-from catga_nats.risks import BOUNDS, UNTRIMMED, Risk, consumer_risks, found_risks
+from catga_nats.reconcile import Step, Thing, changes, check_echo
+from catga_nats.risks import (
+    BOUNDS,
+    UNTRIMMED,
+    Risk,
+    consumer_risks,
+    found_risks,
+    narrowing_risks,
+)
 from catga_nats.schedules import SCHEDULES_SINCE
 from catga_nats.transactions import is_atomic
 from catga_nats.wanted import Wants
@@ -42,53 +49,82 @@ class Provisioner:
         self._wants = wants
         self._said: set[str] = set()
         self._consumers: dict[tuple[str, str], dict[str, Any]] = {}
+        self._topologies: dict[str, Topology] = {}
         self.streams: dict[str, dict[str, Any]] = {}
         """The configuration the server really has, by name."""
 
     async def prepare(self, topology: Topology, mode: Mode) -> None:
-        """Make sure of the streams and the durable consumers of this topology."""
-        durable = [each for each in topology.sources if each.durable]
-        if topology.records is Records.ONLY:
-            await self._keep([self._wants.inbox(topology)], topology, mode)
-            return
-        if not durable and not topology.publishes:
-            return
-        if self._wants.trims:
-            self._accept([UNTRIMMED], topology)
-        schedules = self._connection.version >= SCHEDULES_SINCE
-        things = self._wants.streams(
-            topology, schedules=schedules, atomic=is_atomic(self._connection.version)
-        )
-        await self._keep(things, topology, mode, schedules=schedules and mode is Mode.CREATE)
-        lasting = [each for each in durable if not each.ephemeral]
-        things = [self._wants.consumer(source) for source in lasting]  # only now: for the stream
-        for source, config in zip(lasting, await self._ensure(things, mode), strict=True):
-            self._note(source, names.consumer(source), config)
-            self._accept(consumer_risks(config), topology)
+        """Make sure of the streams and the durable consumers of this topology.
 
-    async def _keep(
-        self, things: Sequence[Thing], topology: Topology, mode: Mode, *, schedules: bool = False
-    ) -> None:
-        """Make sure of the streams, and of what they are worth; with `schedules` of the first."""
-        configs = await self._ensure(things, mode)
-        if schedules:
-            configs[:1] = await self._with_schedules(configs[0], topology)
-        for config in configs:
+        Everything is looked at and judged before the first change: what refuses to start leaves
+        the server as it was.
+        """
+        lasting = [each for each in topology.sources if each.durable and not each.ephemeral]
+        streams = await self._look(self._things(topology), mode)
+        if streams and topology.records is not Records.ONLY:
+            if self._wants.trims:
+                self._accept([UNTRIMMED], topology)
+            if mode is Mode.CREATE:
+                streams[0] = self._with_schedules(streams[0], topology)
+        consumers = await self._look([self._wants.consumer(each) for each in lasting], mode)
+        self._judge([*streams, *consumers], topology)
+        for config in await self._act(streams, mode, topology):
             self.streams[config["name"]] = config
-            self._accept(found_risks(config, topology), topology)
+            promised = self._topologies.get(config["name"])
+            if promised is None or promised.qos <= topology.qos:
+                self._topologies[config["name"]] = topology
+        configs = await self._act(consumers, mode, topology)
+        for source, config in zip(lasting, configs, strict=True):
+            self._note(source, names.consumer(source), config)
 
-    async def _with_schedules(
-        self, has: dict[str, Any], topology: Topology
-    ) -> list[dict[str, Any]]:
+    def _things(self, topology: Topology) -> list[Thing]:
+        """The streams that are needed; that of the messages is the first."""
+        if topology.records is Records.ONLY:
+            return [self._wants.inbox(topology)]
+        if not topology.publishes and not any(each.durable for each in topology.sources):
+            return []
+        version = self._connection.version
+        return self._wants.streams(
+            topology, schedules=version >= SCHEDULES_SINCE, atomic=is_atomic(version)
+        )
+
+    def _with_schedules(self, step: Step, topology: Topology) -> Step:
         """Let the server hold messages back also in a stream that was made without; not in one
         with a bound, which would then drop what it has accepted."""
-        if has.get("allow_msg_schedules") or any(
-            has.get(key, -1) > 0 for key in (*BOUNDS, "max_msgs_per_subject")
+        there = step.config
+        if (
+            step.has is None
+            or self._connection.version < SCHEDULES_SINCE
+            or there.get("allow_msg_schedules")
+            or any(there.get(key, -1) > 0 for key in (*BOUNDS, "max_msgs_per_subject"))
         ):
-            return [has]
+            return step
         log = self._wants.log(topology, schedules=True)
         keys = frozenset({"allow_msg_schedules", "discard"} & log.config.keys())
-        return await self._ensure([attrs.evolve(log, preferred=keys)], Mode.CREATE)
+        log = attrs.evolve(log, preferred=keys)
+        return Step(log, step.has, changes(log, step.has, may_change=True))
+
+    def _judge(self, steps: Iterable[Step], topology: Topology) -> None:
+        """Say what the server's settings are worth once these steps are taken, or refuse them."""
+        for step in steps:
+            self._accept(narrowing_risks(step), topology)
+            if step.thing.stream:
+                self._accept(consumer_risks(step.config), topology)
+            else:
+                self._accept(found_risks(step.config, topology), topology)
+
+    def weakened(self, results: Sequence[Result]) -> list[str]:
+        """Return what has become of the streams in use, in their order, that breaks a promise
+        which was given at the start."""
+        found = []
+        for name, result in zip(self.streams, results, strict=True):
+            topology = self._topologies.get(name)
+            if isinstance(result, ApiError):
+                found.append(str(result))
+            elif topology is not None:
+                risks = found_risks(result["config"], topology)
+                found += [risk.words for risk in risks if _breaks(risk, topology)]
+        return found
 
     async def log_config(self, namespace: str) -> dict[str, Any]:
         """Return how the log stream is set. Raises `ConfigurationError` when there is none."""
@@ -112,7 +148,7 @@ class Provisioner:
         if config.get("allow_msg_schedules"):
             (info,) = await self._api.call([(thing.info, None)])
             return not isinstance(info, ApiError)
-        await self._ensure([thing], mode)
+        await self._ensure(thing, mode)
         return True
 
     async def has_outbox(self, namespace: str, mode: Mode) -> bool:
@@ -120,17 +156,17 @@ class Provisioner:
         consumer."""
         if names.tx_stream(namespace) not in self.streams:
             return False
-        await self._ensure([self._wants.outbox(namespace)], mode)
+        await self._ensure(self._wants.outbox(namespace), mode)
         return True
 
     async def create_ephemeral(self, source: Source, name: str) -> None:
         """Create the consumer of one ephemeral subscription."""
-        (config,) = await self._ensure([self._wants.ephemeral(source, name)], Mode.CREATE)
+        config = await self._ensure(self._wants.ephemeral(source, name), Mode.CREATE)
         self._note(source, name, config)
 
     async def prepare_nodes(self, namespace: str, ttl: float, mode: Mode) -> None:
         """Make sure of the bucket of nodes, and that it keeps them for `ttl` seconds."""
-        await self._ensure([self._wants.nodes(namespace, ttl)], mode)
+        await self._ensure(self._wants.nodes(namespace, ttl), mode)
 
     async def remove(self, namespace: str) -> None:
         """Delete the streams of a namespace, with their consumers; what is not there is fine."""
@@ -167,55 +203,69 @@ class Provisioner:
         self._consumers[source.namespace, name] = config
 
     def _accept(self, risks: Iterable[Risk], topology: Topology) -> None:
-        """Say each once; at QoS 2 refuse what breaks it and is not accepted by name."""
-        strict = topology.qos is QualityOfService.EXACTLY_ONCE
+        """Say each once; refuse what breaks a promise and is not accepted by name."""
         for risk in risks:
-            if strict and risk.name and risk.name not in topology.accept_risk:
+            if _breaks(risk, topology):
                 raise CapabilityError(f'{risk.words} (or accept_risk=["{risk.name}"])')
             if risk.words not in self._said:
                 self._said.add(risk.words)
                 self._connection.emit(EventKind.RISK, risk.words)
 
-    async def _ensure(self, things: Sequence[Thing], mode: Mode) -> list[dict[str, Any]]:
-        """Ask what is there, create what is not, change what differs: all things at once."""
+    async def _ensure(self, thing: Thing, mode: Mode) -> dict[str, Any]:
+        """Make sure of one thing that no promise depends on."""
+        (config,) = await self._act(await self._look([thing], mode), mode)
+        return config
+
+    async def _look(self, things: Sequence[Thing], mode: Mode) -> list[Step]:
+        """Ask what is there, of all things at once. Raises `ConfigurationError` for what is
+        missing and may not be created, or differs and cannot be changed."""
         results = await self._api.call([(thing.info, None) for thing in things])
         absent = _places(results, _MISSING)
         if absent and mode is Mode.VERIFY:
             missing = ", ".join(things[place].name for place in absent)
             raise ConfigurationError(f"not there: {missing}; start once with mode create")
-        await self._fill(results, absent, [_creation(things[place]) for place in absent])
-        raced = _places(results, _TAKEN)
-        await self._fill(results, raced, [(things[place].info, None) for place in raced])
-        configs = [_config(thing, result) for thing, result in zip(things, results, strict=True)]
-        for place in set(absent) - set(raced):
-            check_echo(things[place], things[place].config, configs[place])
-        await self._reconcile(things, configs, mode)
+        steps = []
+        for place, (thing, result) in enumerate(zip(things, results, strict=True)):
+            if place in absent:
+                steps.append(Step(thing, None, thing.config))
+            else:
+                info = _answer(thing, result)
+                has = info["config"]
+                asked = changes(thing, has, may_change=mode is Mode.CREATE)
+                steps.append(Step(thing, has, asked, busy=_is_busy(info)))
+        return steps
+
+    async def _act(
+        self, steps: Sequence[Step], mode: Mode, topology: Topology | None = None
+    ) -> list[dict[str, Any]]:
+        """Create what is not there, change what differs, all at once; return what there is then.
+
+        Where another bus was faster, what it has made is looked at and judged anew.
+        """
+        places = [place for place, step in enumerate(steps) if step.asked]
+        results = await self._api.call([steps[place].call for place in places])
+        configs = [step.config for step in steps]
+        for place, result in zip(places, results, strict=True):
+            step = steps[place]
+            if isinstance(result, ApiError) and result.err_code in _TAKEN and step.has is None:
+                again = await self._look([step.thing], mode)
+                if topology is not None:
+                    self._judge(again, topology)
+                (configs[place],) = await self._act(again, mode, topology)
+            else:
+                configs[place] = _answer(step.thing, result)["config"]
+                check_echo(step.thing, step.asked, configs[place])
         return configs
 
-    async def _fill(self, results: list[Result], places: list[int], calls: list[Call]) -> None:
-        for place, result in zip(places, await self._api.call(calls), strict=True):
-            results[place] = result
 
-    async def _reconcile(
-        self, things: Sequence[Thing], configs: list[dict[str, Any]], mode: Mode
-    ) -> None:
-        may_change = mode is Mode.CREATE
-        wanted = [
-            changes(thing, config, may_change=may_change)
-            for thing, config in zip(things, configs, strict=True)
-        ]
-        places = [place for place, change in enumerate(wanted) if change]
-        calls = [
-            (things[place].update, things[place].body(configs[place] | wanted[place], "update"))
-            for place in places
-        ]
-        for place, result in zip(places, await self._api.call(calls), strict=True):
-            configs[place] = _config(things[place], result)
-            check_echo(things[place], wanted[place], configs[place])
+def _breaks(risk: Risk, topology: Topology) -> bool:
+    strict = risk.always or topology.qos is QualityOfService.EXACTLY_ONCE
+    return bool(strict and risk.name and risk.name not in topology.accept_risk)
 
 
-def _creation(thing: Thing) -> Call:
-    return thing.create, thing.body(thing.config, "create")
+def _is_busy(info: Mapping[str, Any]) -> bool:
+    """Whether members of a group may have messages in hand, or ask for some."""
+    return bool(info.get("num_waiting") or info.get("num_ack_pending"))
 
 
 def _places(results: Sequence[Result], codes: frozenset[int]) -> list[int]:
@@ -226,8 +276,7 @@ def _places(results: Sequence[Result], codes: frozenset[int]) -> list[int]:
     ]
 
 
-def _config(thing: Thing, result: Result) -> dict[str, Any]:
+def _answer(thing: Thing, result: Result) -> dict[str, Any]:
     if isinstance(result, ApiError):
         raise api_failure(thing.name, result)
-    config: dict[str, Any] = result["config"]
-    return config
+    return result

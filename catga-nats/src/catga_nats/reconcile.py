@@ -9,7 +9,7 @@ import attrs
 
 from catga.errors import CapabilityError, ConfigurationError
 
-__all__ = ["Thing", "changes", "check_echo"]
+__all__ = ["Step", "Thing", "changes", "check_echo"]
 
 _FIXED = frozenset({"storage", "retention", "ack_policy"})
 """Settings JetStream never changes on what exists."""
@@ -43,6 +43,31 @@ class Thing:
         if not self.stream:
             return dict(config)
         return {"stream_name": self.stream, "config": config, "action": action}
+
+
+@attrs.frozen
+class Step:
+    """One thing as the server has it, and what is going to be done about it."""
+
+    thing: Thing
+    has: Mapping[str, Any] | None
+    """None: it is not there."""
+    asked: Mapping[str, Any]
+    """What is to be set: all of it, what differs, or nothing."""
+    busy: bool = False
+    """Whether somebody has messages of this consumer in hand, or asks for some."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What it is going to be."""
+        return {**(self.has or {}), **self.asked}
+
+    @property
+    def call(self) -> tuple[str, Any]:
+        """The request that does it."""
+        if self.has is None:
+            return self.thing.create, self.thing.body(self.asked, "create")
+        return self.thing.update, self.thing.body(self.config, "update")
 
 
 def changes(thing: Thing, has: Mapping[str, Any], *, may_change: bool) -> dict[str, Any]:

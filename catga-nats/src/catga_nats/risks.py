@@ -10,9 +10,10 @@ import attrs
 
 from catga.spi import Topology
 from catga_nats import names
+from catga_nats.reconcile import Step
 from catga_nats.settings import Storage
 
-__all__ = ["BOUNDS", "UNTRIMMED", "Risk", "consumer_risks", "found_risks"]
+__all__ = ["BOUNDS", "UNTRIMMED", "Risk", "consumer_risks", "found_risks", "narrowing_risks"]
 
 
 BOUNDS = ("max_bytes", "max_msgs")
@@ -25,6 +26,8 @@ class Risk:
 
     name: str
     words: str
+    always: bool = False
+    """Whether it breaks what others were promised, so that it is refused at any quality."""
 
 
 UNTRIMMED = Risk(
@@ -90,3 +93,27 @@ def consumer_risks(config: Mapping[str, Any]) -> Iterator[Risk]:
             f"the consumer {config['name']} has max_deliver={limit}: a message that was delivered "
             "so often and never settled is stranded: take away max_deliver",
         )
+
+
+def narrowing_risks(step: Step) -> Iterator[Risk]:
+    """Name what a change would take from buses that are promised more already."""
+    if step.has is None:
+        return
+    for key, why in _NARROWED.items():
+        before, after = (config.get(key, 0) / 1e9 for config in (step.has, step.config))
+        idle = key == "ack_wait" and not step.busy
+        if after and (after < before or not before) and not idle:
+            had = f"{before:g}s" if before else "none"
+            yield Risk(
+                "lease" if key == "ack_wait" else key,
+                f"{step.thing.name} has {key}={had}, and {after:g}s {why}",
+                always=True,
+            )
+
+
+_NARROWED = {
+    "max_age": "would remove what is stored already: take away max_age, or use that of the stream",
+    "duplicate_window": "would forget ids that other buses rely on: raise duplicate_window",
+    "ack_wait": "would run elsewhere what its members still have in hand: use that lease, or stop "
+    "the members first",
+}

@@ -288,7 +288,7 @@ class NatsTransport(Transport):
             results = await self._api.try_once(calls, 1.0)
         except TransportError as error:
             return Health(ok=False, detail=str(error))
-        wrong = [str(result) for result in results[:streams] if isinstance(result, ApiError)]
+        wrong = self._provisioner.weakened(results[:streams])
         told = [
             each.take_in(result) for each, result in zip(pulling, results[streams:], strict=True)
         ]

@@ -20,7 +20,6 @@ _SHORTEST_AGE = 10**9
 """Nanoseconds."""
 _SETTINGS_OF = {
     "num_replicas": {"replicas"},
-    "duplicate_window": {"duplicate_window", "dedupe_window"},
     "ack_wait": {"ack_wait", "lease"},
 }
 """Where the server's word for something is not the one settings use, or not the only one."""
@@ -122,6 +121,8 @@ class Wants:
         }
         keys = {"storage", "num_replicas", "max_age", "max_bytes", "duplicate_window"}
         thing = self._stream_thing(config, keys)
+        if "dedupe_window" in self._explicit:  # W: more than that is as good
+            thing = attrs.evolve(thing, at_least={"duplicate_window": window})
         if "max_bytes" in self._explicit and settings.max_bytes:  # a bound that drops is none
             thing = attrs.evolve(thing, explicit=thing.explicit | {"discard"})
         return thing
