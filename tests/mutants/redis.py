@@ -146,9 +146,18 @@ def parks_what_another_member_holds(real: Any) -> Any:
 @mutant(Base.REDIS, streams, "RECLAIM", law="test_a_delay_longer_than_the_lease_is_kept")
 def steals_what_was_given_back_for_later(real: Any) -> Any:
     """What is idle is taken over, whether or not its time has come."""
-    return _changed(
-        real, b"if not redis.call('ZSCORE', retry, p[1]) then take", b"if true then take"
-    )
+    return _changed(real, b" or redis.call('ZSCORE', retry, p[1])", b"")
+
+
+@mutant(
+    Base.REDIS,
+    streams,
+    "RECLAIM",
+    law="test_who_keeps_its_messages_for_a_shorter_time_takes_none_before_its_time",
+)
+def takes_by_its_own_lease(real: Any) -> Any:
+    """What is idle for longer than the lease of whoever looks is taken, whoever has it."""
+    return _changed(real, b"lease and p[3] < tonumber(lease)", b"false")
 
 
 @mutant(Base.REDIS, later, "STORE", law="test_a_delayed_message_does_not_come_before_its_time")

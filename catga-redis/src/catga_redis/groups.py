@@ -92,7 +92,9 @@ async def forget_members(session: Session, streams: Sequence[StreamKey], *leavin
     for stream in streams:
         try:
             await FORGET.run(
-                session.line(stream.key), [stream.key], [stream.group, ABANDONED_MS, *leaving]
+                session.line(stream.key),
+                [stream.key, stream.leases],
+                [stream.group, ABANDONED_MS, *leaving],
             )
         except (CatgaError, *REPLY_ERRORS):
             return  # not connected, or the stream is gone: another start or stop does it

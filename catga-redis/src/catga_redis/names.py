@@ -17,6 +17,7 @@ __all__ = [
     "groups_key",
     "index_key",
     "later_keys",
+    "leases_key",
     "live_channels",
     "meta_key",
     "node_key",
@@ -92,6 +93,11 @@ def ephemeral_key(namespace: str, type_: str) -> bytes:
     return f"{_tag(namespace, type_)}:ephemeral".encode()
 
 
+def leases_key(namespace: str, type_: str) -> bytes:
+    """How long each member of each group keeps what it was handed."""
+    return f"{_tag(namespace, type_)}:leases".encode()
+
+
 def retention_key(namespace: str, type_: str) -> bytes:
     """How long each service wants the messages of a type to stay: the longest holds."""
     return f"{_tag(namespace, type_)}:retention".encode()
@@ -136,6 +142,8 @@ class StreamKey:
     """The sorted set of due times of what the group gave back."""
     later: tuple[bytes, bytes]
     """What waits for its time before it goes to this stream."""
+    leases: bytes
+    """The leases of the members, as each has it."""
 
 
 def source_streams(source: Source, group: str) -> tuple[StreamKey, ...]:
@@ -152,6 +160,7 @@ def source_streams(source: Source, group: str) -> tuple[StreamKey, ...]:
             stream_key(subject),
             retry_key(subject, group),
             later_keys(subject),
+            leases_key(subject.namespace, subject.type),
         )
         for subject in subjects
     )

@@ -236,13 +236,19 @@ return out
 RECLAIM = Script(
     NOW
     + b"""
--- KEYS: stream, retry set, due times. ARGV: group, consumer, min idle ms, limit, where to go on.
--- Takes what is due, then what is idle and not waiting for its time.
+-- KEYS: stream, retry set, due times, leases.
+-- ARGV: group, consumer, its lease in ms, limit, where to go on, '' or as what it has a lease.
+-- Takes what is due, then what is idle for its holder's lease and not waiting for its time.
 -- Returns {ms until the next is due or -1, the same for what is not in the stream yet,
 --          where to go on, entries that are gone, {id, count, fields} ...}.
 local stream, retry, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local limit, from = tonumber(ARGV[4]), ARGV[5]
 local out, gone = {}, 0
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[4], ARGV[6], ARGV[3]) end
+local function is_kept(p)
+  local lease = redis.call('HGET', KEYS[4], group .. '/' .. p[2])
+  return lease and p[3] < tonumber(lease) or redis.call('ZSCORE', retry, p[1])
+end
 local function take(id)
   local p = redis.call('XPENDING', stream, group, id, id, 1)
   if #p == 0 then return end
@@ -264,7 +270,7 @@ for _ = 1, 10 do
   for _, p in ipairs(page) do
     if #out >= limit then break end
     from = '(' .. p[1]
-    if not redis.call('ZSCORE', retry, p[1]) then take(p[1]) end
+    if not is_kept(p) then take(p[1]) end
   end
 end
 local function wait(due)
@@ -276,7 +282,7 @@ return {wait(retry), wait(KEYS[3]), from, gone, out}
 )
 
 FORGET = Script(b"""
--- KEYS: stream. ARGV: group, idle ms, consumer ...
+-- KEYS: stream, leases. ARGV: group, idle ms, consumer ...
 -- Removes members; never one with pending entries, for they would be destroyed with it.
 local idle, wanted, out = tonumber(ARGV[2]), {}, 0
 for i = 3, #ARGV do wanted[ARGV[i]] = true end
@@ -285,6 +291,7 @@ for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   for i = 1, #flat, 2 do c[flat[i]] = flat[i + 1] end
   if c.pending == 0 and (wanted[c.name] or c.idle > idle) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], c.name)
+    redis.call('HDEL', KEYS[2], ARGV[1] .. '/' .. c.name)
     out = out + 1
   end
 end

@@ -81,6 +81,8 @@ class LogSubscription(Subscription):
         self._closed = False
         timeout = session.settings.pending_timeout
         self._lease = source.lease if timeout is None else timeout.total_seconds()
+        named = b"%s/%s" % (group.encode(), session.member)
+        self._name = b"" if source.ephemeral else named  # such a group has no other members
 
     @property
     def lease(self) -> float:
@@ -100,6 +102,14 @@ class LogSubscription(Subscription):
         """
         room = self.room
         return room * 2 >= self.source.window or (room > 0 and self._wanted)
+
+    async def announce(self) -> None:
+        """Tell the other members how long this one keeps what it gets, before it gets anything;
+        each time it looks for old entries it says so again."""
+        stream = self.streams[0]
+        lease = int(self._lease * 1000)
+        if self._name:
+            await self._session.line(stream.key).call(b"HSET", stream.leases, self._name, lease)
 
     # -- what comes in ---------------------------------------------------------------------------
 
@@ -179,9 +189,11 @@ class LogSubscription(Subscription):
 
     async def _reclaim_stream(self, place: _Place, limit: int) -> None:
         stream = place.stream
-        values = [stream.group, self._session.member, int(self._lease * 1000), limit, place.cursor]
+        keys = [stream.key, stream.retry, stream.later[0], stream.leases]
+        member, lease = self._session.member, int(self._lease * 1000)
+        values = [stream.group, member, lease, limit, place.cursor, self._name]
         due, later, place.cursor, gone, entries = await RECLAIM.run(
-            self._session.line(stream.key), [stream.key, stream.retry, stream.later[0]], values
+            self._session.line(stream.key), keys, values
         )
         for id_, count, fields in entries:
             self.take(stream, [(id_, fields)], count)

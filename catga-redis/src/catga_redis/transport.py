@@ -246,6 +246,7 @@ class RedisTransport(Transport):
                 self._readers[place] = reader
         subscription = LogSubscription(session, source, group, reader)
         await forget_members(session, subscription.streams)
+        await subscription.announce()
         reader.join(subscription)
         return subscription
 

@@ -70,6 +70,21 @@ class LeaseContract:
         await stage.nothing(other)
 
     @law(qos=1)
+    async def test_who_keeps_its_messages_for_a_shorter_time_takes_none_before_its_time(
+        self, stage: Stage
+    ) -> None:
+        """QoS 1, fifth law: the lease of a delivery is that of its holder, whoever else is in the
+        group and whatever that one was set to."""
+        transport = await stage.transport()
+        member = await stage.member(transport, "Order", lease=stage.scaled(20.0))
+        await stage.store(transport, stage.out("Order"))
+        (delivery,) = await stage.receive(member, 1)
+        hasty = await stage.member(await stage.transport(), "Order", lease=stage.scaled(0.5))
+        await stage.nothing(hasty, 2.5)
+        assert await stage.settle(member, delivery) == Done()
+        await stage.nothing(hasty)
+
+    @law(qos=1)
     async def test_a_late_settlement_is_lost_and_leaves_the_new_owner_alone(
         self, stage: Stage
     ) -> None:
