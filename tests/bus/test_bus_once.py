@@ -8,6 +8,7 @@ import pytest
 
 from bus.bus_kit import Once, Order, Place, eventually, keep, run, settled
 from catga import Context, QualityOfService
+from catga.errors import CapabilityError
 from catga.spi import Capability, Kind
 
 
@@ -157,5 +158,31 @@ def test_the_mode_is_shown_with_its_windows(place: Place, caplog: pytest.LogCapt
             assert promise in caplog.text
             assert "D=12 h" in repr(other)
             assert "exactly once" not in repr(plain)
+
+    run(law)
+
+
+def test_where_exactly_once_cannot_be_kept_a_message_that_asks_for_it_is_parked(
+    place: Place,
+) -> None:
+    """The group had started with less; it neither runs what it could repeat, nor goes round."""
+
+    async def law() -> None:
+        short = {"completion_ttl": 1.0}  # seconds: shorter than a message can come again
+        bus, sender = place.bus(settings=short), place.bus(consume=False)
+        numbers = keep(bus, Order)
+        async with bus, sender:
+            await sender.publish(Order(1))
+            await sender.publish(Order(2), qos=QualityOfService.EXACTLY_ONCE)
+            await eventually(lambda: bus.counts()["tests/Order"].get("dead-letter"))
+            await eventually(lambda: bus.counts()["tests/Order"].get("ack"))
+            (found,) = [each async for each in sender.dead_letters.find()]
+            letter = found.letter
+            assert letter is not None
+            assert letter.cause == "exactly once cannot be kept here"
+            assert "completion_ttl" in letter.error
+            with pytest.raises(CapabilityError, match="completion_ttl"):
+                await bus.publish(Order(3), qos=QualityOfService.EXACTLY_ONCE)
+        assert numbers == [1]
 
     run(law)

@@ -69,7 +69,7 @@ class TestNatsWithRedisInbox(
         return Harness(url=nats.url, time_scale=0.2, inbox=redis.url)
 
 
-class TestRedisWithNatsInbox(CompletionContract):
+class TestRedisWithNatsInbox(ExactlyOnceContract, CompletionContract):
     """And the other way round."""
 
     @pytest.fixture

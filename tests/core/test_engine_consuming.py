@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from contextvars import ContextVar
+from typing import Any
 
+import attrs
 import pytest
 
-from catga import CapabilityError, Context, Message
+from catga import CapabilityError, Context, Event, Message
 from catga.spi import Capabilities, Capability, Kind, Outgoing, QualityOfService, Subject
+from catga_inmemory.subscriptions import LogSubscription
 from catga_inmemory.transport import MemoryTransport
 from core.engine_kit import Fast, Once, Order, Probe, broker_of, dead_letters, eventually, run
 
@@ -519,5 +522,69 @@ def test_a_received_message_keeps_its_identity_and_what_it_causes_is_correlated(
         assert seen[0].created_at == order.created_at
         assert seen[1].correlation_id == order.message_id
         assert seen[1].message_id != order.message_id
+
+    run(law)
+
+
+class Panic(BaseException):
+    """No `Exception`, as libraries in other languages raise."""
+
+
+@attrs.frozen
+class Touchy(Event):
+    number: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.number < 0 and TOUCHY.get():
+            raise Panic("out of reach of `except Exception`")
+
+
+TOUCHY: ContextVar[bool] = ContextVar("touchy", default=False)
+
+
+def test_whatever_reading_a_message_ends_with_it_is_poison_and_others_go_on() -> None:
+    async def law(probe: Probe) -> None:
+        numbers: list[int] = []
+        bus, sender = probe.bus(), probe.bus(consume=False)
+
+        @bus.handle(Touchy)
+        async def handle(touchy: Touchy) -> None:
+            numbers.append(touchy.number)
+
+        TOUCHY.set(True)  # in the tasks of the bus, which begin here
+        async with bus:
+            TOUCHY.set(False)
+            async with sender:
+                await sender.publish_many([Touchy(1), Touchy(-1), Touchy(2)])
+                await eventually(lambda: numbers == [1, 2] and dead_letters(bus, "Touchy"))
+            assert bus.counts()["tests/Touchy"]["poison"] == 1
+
+    run(law)
+
+
+def test_a_receiver_that_meets_what_nobody_foresaw_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        numbers: list[int] = []
+        bus = probe.bus()
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            numbers.append(order.number)
+
+        right = LogSubscription.receive
+        failures = iter([RuntimeError("a bug in a plugin")])
+
+        async def receive(self: LogSubscription, *rest: Any) -> Any:
+            if (error := next(failures, None)) is not None:
+                raise error
+            return await right(self, *rest)
+
+        monkeypatch.setattr(LogSubscription, "receive", receive)
+        async with bus:
+            await bus.publish(Order(1))
+            await probe.pass_time(1)
+            await eventually(lambda: numbers == [1])
 
     run(law)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from catga.engine.intake import Intake
 from catga.engine.work import Feed
 from catga.errors import PublishRejected
+from catga.session import Session
 from catga.spi import (
     Ack,
     Commit,
@@ -246,3 +247,18 @@ def takes_silence_for_a_refusal_on_nats(real: Any) -> Any:
         return Rejected(PublishRejected(f"{subject}: {missing.value}"))
 
     return refused
+
+
+@mutant(
+    Base.NATS,
+    Session,
+    "_be_exact",
+    law="test_a_group_that_expected_less_commits_a_stricter_message_once",
+)
+def expects_what_it_was_started_with(real: Any) -> Any:
+    """For a message that is stricter than its type nothing is made sure of."""
+
+    async def be_exact(self: Session, source: Source) -> None:
+        return
+
+    return be_exact

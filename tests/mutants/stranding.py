@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -279,3 +280,22 @@ def gives_a_new_group_what_still_waits(real: Any) -> Any:
         return group
 
     return declare
+
+
+@mutant(
+    Base.STRANDING,
+    consuming,
+    "run_handler",
+    law="test_whatever_a_handler_ends_with_is_a_failed_attempt",
+)
+def knows_no_end_but_an_exception(real: Any) -> Any:
+    """What a handler raises that is no `Exception` leaves its message in hand."""
+
+    async def run_handler(work: Work, *rest: Any) -> None:
+        left = real(work, *rest)
+        if left is not None:
+            await left
+        if work.error is not None and not isinstance(work.error, Exception):
+            await asyncio.Event().wait()
+
+    return run_handler

@@ -64,7 +64,9 @@ def test_no_bus_takes_from_a_stream_what_others_were_promised(
         async with opened(server.url) as promised:
             await promised.prepare(qos=TWICE)
             accepted = frozenset({risk})
-            short = {risk: timedelta(minutes=10) if risk == "max_age" else timedelta(seconds=1)}
+            short: dict[str, Any] = {
+                risk: timedelta(minutes=10) if risk == "max_age" else timedelta(seconds=1)
+            }
             async with opened(server.url, promised.namespace, **short) as other:
                 with pytest.raises(CapabilityError, match=rf'{risk}=.*accept_risk=\["{risk}"\]'):
                     await other.prepare()
@@ -98,7 +100,7 @@ def test_a_shorter_lease_is_refused_while_the_group_is_at_work(server: NatsServe
         async with opened(server.url) as here:
             member = await here.subscribe(here.source(lease=30.0))
             assert member.lease == 30.0
-            short = {"ack_wait": timedelta(seconds=2)}
+            short: dict[str, Any] = {"ack_wait": timedelta(seconds=2)}
             async with opened(server.url, here.namespace, **short) as other:
                 with pytest.raises(CapabilityError, match=r"ack_wait=30s.*2s.*\[.lease.\]"):
                     await other.prepare(other.source())

@@ -92,7 +92,8 @@ class Plan:
     def check_promises(self) -> None:
         """Raise `CapabilityError` for what the connected server or the settings cannot keep."""
         self._check_capabilities()
-        self._check_horizons()
+        if self.highest() is QualityOfService.EXACTLY_ONCE:
+            self.check_horizons()
 
     def _check_capabilities(self) -> None:
         capabilities = self.transport.capabilities
@@ -108,7 +109,8 @@ class Plan:
         for wire in self.publishes:
             capabilities.require(QOS_CAPABILITY[self.qos_of(wire)], f"publishing {wire.name}")
 
-    def _check_horizons(self) -> None:
+    def check_horizons(self) -> None:
+        """Raise `CapabilityError` when W and D are too short for exactly once."""
         settings = self.settings
         limit = settings.lease_limit.total_seconds()
         rules = [_settled(settings), *(handler.retries for handler in self.handlers)]
@@ -125,9 +127,7 @@ class Plan:
             retention=settings.retention.total_seconds(),
         )
         for name, reason in broken.items():
-            if self.highest() is QualityOfService.EXACTLY_ONCE and (
-                name not in settings.accept_risk
-            ):
+            if name not in settings.accept_risk:
                 raise CapabilityError(f'{reason}: make it longer (or accept_risk=["{name}"])')
 
 

@@ -62,6 +62,7 @@ class Session:
         self._closed = False
         self._drained: Drained | None = None
         self._declared: set[tuple[str, QualityOfService]] = set()
+        self._strictest = plan.highest()
         self._on_publish = compile_publish(plan.middleware)
         self._discovery: Discovery | None = None
         self.consumers: list[Consumer] = []
@@ -180,6 +181,7 @@ class Session:
             encode=self._encode,
             emit=self._heard,
             resubscribe=self._resubscribe,
+            be_exact=self._be_exact,
         )
 
     @property
@@ -199,6 +201,8 @@ class Session:
             return
         who = f"publishing {wire.name}"
         self.plan.transport.capabilities.require(QOS_CAPABILITY[qos], who)
+        if qos is QualityOfService.EXACTLY_ONCE:
+            self.plan.check_horizons()
         if qos > QualityOfService.AT_MOST_ONCE:
             await self._prepare([], [wire.name], qos)
         self._declared.add((wire.name, qos))
@@ -230,8 +234,14 @@ class Session:
         )
 
     async def _resubscribe(self, source: Source) -> Subscription:
-        await self._prepare([source], [], self.plan.highest())
+        await self._prepare([source], [], self._strictest)
         return await self.plan.transport.subscribe(source)
+
+    async def _be_exact(self, source: Source) -> None:
+        if self.plan.highest() is not QualityOfService.EXACTLY_ONCE:  # else it is done
+            self.plan.check_horizons()
+            await self._prepare([source], [], QualityOfService.EXACTLY_ONCE)
+            self._strictest = QualityOfService.EXACTLY_ONCE
 
     async def wait_handled(self, stored: Sequence[tuple[Outgoing, Receipt]]) -> None:
         """Wait until every group has handled or parked these, at most the publish deadline."""

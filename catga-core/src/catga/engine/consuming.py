@@ -18,9 +18,6 @@ from catga.engine.services import Services
 from catga.engine.settling import Settler
 from catga.engine.transaction import Atomic
 from catga.engine.work import Feed, State, Stop, Work
-from catga.errors import (
-    CodecError,
-)
 from catga.ground.deadline import Deadline
 from catga.model.outcome import Drained
 from catga.spi import (
@@ -185,14 +182,16 @@ class Consumer:
         if message is UNREAD:
             try:
                 message = self._decode(envelope.data, envelope.version)
-            except CodecError as poison:
-                self._outcomes.poison(work, poison)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                self._outcomes.poison(work, error)
                 return None
         remember(message, envelope)
         started = self._s.signals.started
         if started is not None:
             started(work.context)
-        rest = run_handler(work, message, self._call, now + self._timeout)
+        rest = run_handler(work, message, self._call, now + self._timeout, self._s.tasks)
         if rest is not None:
             return self._end_later(work, rest)
         self._end(work)

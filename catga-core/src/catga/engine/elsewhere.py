@@ -30,7 +30,8 @@ from catga.spi import (
 __all__ = ["RecordsElsewhere"]
 
 _APART = "the completion records are kept elsewhere (inbox=…), and no step reaches both"
-_ABSENT = dict.fromkeys((Capability.COMMIT, Capability.ATOMIC, Capability.COMMANDS), _APART)
+_JOINT = (Capability.COMMIT, Capability.ATOMIC, Capability.ATOMIC_PUBLISH, Capability.COMMANDS)
+_ABSENT = dict.fromkeys(_JOINT, _APART)
 
 
 class RecordsElsewhere(Transport):

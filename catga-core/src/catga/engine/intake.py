@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
@@ -12,8 +13,9 @@ from catga.engine.outcomes import Outcomes
 from catga.engine.services import Services
 from catga.engine.work import Feed, Work
 from catga.errors import (
+    CapabilityError,
     CatgaError,
-    CodecError,
+    ConfigurationError,
     SubscriptionClosed,
     TransportError,
     UnknownTypeError,
@@ -26,6 +28,7 @@ __all__ = ["Intake"]
 _AT_MOST, _EXACTLY = QualityOfService.AT_MOST_ONCE, QualityOfService.EXACTLY_ONCE
 _ACK = Ack()
 _POLL = 5.0
+_log = logging.getLogger("catga")
 _PAUSE = 0.5
 
 
@@ -43,6 +46,8 @@ class Intake:
         self.read = EventReader(handler.wire).read
         self._type = handler.wire.name
         self._least = max(handler.qos, QualityOfService.AT_LEAST_ONCE)
+        self._exact = False
+        """Whether what QoS 2 takes is there."""
         self._s = services
         self._outcomes = outcomes
         self._name = name
@@ -63,6 +68,11 @@ class Intake:
                 return
             except TransportError as error:
                 self._trouble(f"receiving failed: {error}")
+                await self._s.clock.sleep(_PAUSE)
+                continue
+            except Exception as error:
+                _log.exception("%s: receiving failed, and is tried again", self._name)
+                self._trouble(f"receiving failed: {error!r}")
                 await self._s.clock.sleep(_PAUSE)
                 continue
             if deliveries:
@@ -98,7 +108,9 @@ class Intake:
                 envelope, message = read(delivery.body, delivery.headers)
                 if envelope.type != self._type:
                     self._refuse(envelope.type)
-            except CodecError as error:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
                 self._outcomes.poison(self._unreadable(feed, delivery, now), error)
                 continue
             qos = (least if envelope.qos < least else envelope.qos) if stored else _AT_MOST  # noqa: FURB136 - a call costs more
@@ -107,7 +119,9 @@ class Intake:
             work.exactly = exactly
             (once if exactly and recorded else ready).append(work)
         feed.works.update(ready, once)
-        if once and self._outcomes.once is not None:
+        if once and not self._exact:
+            self._exact = await self._be_exact(feed, once)
+        if once and self._exact and self._outcomes.once is not None:
             admitted = await self._outcomes.once.admit(once)
             ready += admitted.to_handle
             for work in admitted.completed:
@@ -117,6 +131,22 @@ class Intake:
             for work in admitted.unclear:
                 self._outcomes.decide(work, Nack(_PAUSE))
         self._queue(ready)
+
+    async def _be_exact(self, feed: Feed, works: Sequence[Work]) -> bool:
+        """The first messages at QoS 2 came: make sure that what was promised of them is kept."""
+        try:
+            await self._s.be_exact(feed.source)
+        except (CapabilityError, ConfigurationError) as error:
+            self._trouble(f"exactly once cannot be kept here: {error}")
+            for work in works:
+                self._outcomes.park(work, "exactly once cannot be kept here", error)
+        except CatgaError as error:
+            self._trouble(f"exactly once cannot be kept now: {error}")
+            for work in works:
+                self._outcomes.decide(work, Nack(_PAUSE))
+        else:
+            return True
+        return False
 
     def _refuse(self, type_: str) -> NoReturn:
         raise UnknownTypeError(f"a {type_!r} came on the subject of {self._type!r}")

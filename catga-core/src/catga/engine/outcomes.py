@@ -11,7 +11,7 @@ from catga.engine.handling import Handler
 from catga.engine.once import Once
 from catga.engine.services import Services
 from catga.engine.work import State, Stop, Work
-from catga.errors import CatgaError, CodecError, LeaseLost
+from catga.errors import CatgaError, CodecError, DecodeError, LeaseLost
 from catga.model.retry import Reject, Retry
 from catga.policy import Park
 from catga.spi import Ack, Nack, Outgoing, Record
@@ -159,8 +159,11 @@ class Outcomes:
         self.park(work, "attempts exhausted", LeaseLost(words))
         return True
 
-    def poison(self, work: Work, error: CodecError) -> None:
-        """Give up at once on what cannot be read: no further attempt would read it."""
+    def poison(self, work: Work, error: BaseException) -> None:
+        """Give up at once on what cannot be read, however it fails: no further attempt would."""
+        if not isinstance(error, CodecError):
+            _log.error("%s: reading a message failed", self._name, exc_info=error)
+            error = DecodeError(f"reading it failed: {error!r}")
         _log.error("%s: undecodable message %s: %s", self._name, work.delivery.sequence, error)
         self._counts["poison"] += 1
         if work.feed.settler is None:

@@ -61,27 +61,37 @@ class Pool:
             self._tasks.spawn(self._work(), self._name)
 
     async def _work(self) -> None:
-        queue = self._queue
         try:
             while True:
-                while queue:
-                    rest = self._run(queue.popleft())
-                    if rest is not None:
-                        self._pause()
-                        self._call_another()
-                        self._busy += 1
-                        try:
-                            await rest
-                        finally:
-                            self._busy -= 1
-                self._pause()
-                if self._joining is not None:
-                    self._joining.set()
-                waiter = asyncio.get_running_loop().create_future()
-                self._idle.append(waiter)
-                await waiter
+                try:
+                    await self._work_on()
+                except asyncio.CancelledError:
+                    if self._tasks.closing:
+                        raise
+                    _forgive()  # a handler has cancelled the task it ran in
         finally:
             self._workers -= 1
+
+    async def _work_on(self) -> None:
+        """Do what is queued, then wait for more, until cancelled."""
+        queue = self._queue
+        while True:
+            while queue:
+                rest = self._run(queue.popleft())
+                if rest is not None:
+                    self._pause()
+                    self._call_another()
+                    self._busy += 1
+                    try:
+                        await rest
+                    finally:
+                        self._busy -= 1
+            self._pause()
+            if self._joining is not None:
+                self._joining.set()
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            await waiter
 
     async def join(self, clock: Clock, timeout: float) -> bool:
         """Wait until nothing is queued or running; False when `timeout` seconds were not enough."""
@@ -98,3 +108,9 @@ class Pool:
         finally:
             timer.cancel()
             self._joining = None
+
+
+def _forgive() -> None:
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -11,7 +11,7 @@ from catga.engine.context import CURRENT
 from catga.engine.handling import Call
 from catga.engine.work import State, Work
 from catga.ground.ids import NEXT_ID, derived_ids
-from catga.ground.tasks import run_in_context
+from catga.ground.tasks import TaskOwner, run_in_context
 from catga.model.envelope import Envelope
 from catga.model.message import Identity, Message, adopt
 
@@ -22,7 +22,7 @@ _RUNNING, _SETTLING = State.RUNNING, State.SETTLING
 
 
 def run_handler(
-    work: Work, message: Any, call: Call, deadline: float
+    work: Work, message: Any, call: Call, deadline: float, owner: TaskOwner
 ) -> Coroutine[Any, Any, None] | None:
     """Run the handler up to where it waits; return what is left of it, None when it has ended.
 
@@ -37,14 +37,14 @@ def run_handler(
         waiting = variables.run(_begin, handler, work, ids)
     except StopIteration as stop:
         work.response = stop.value
-    except asyncio.CancelledError as cancelled:
-        work.error = cancelled  # the handler's own doing: nobody else ran meanwhile
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise  # the end of the process
+    except BaseException as error:  # also a cancellation: nobody else ran meanwhile
         work.error = error
     else:
         work.task = asyncio.current_task()
         work.deadline = deadline
-        return _finish(work, run_in_context(variables, handler, waiting))
+        return _finish(work, run_in_context(variables, handler, waiting), owner)
     work.state = _SETTLING
     return None
 
@@ -66,11 +66,11 @@ def _begin(handler: Coroutine[Any, Any, Any], work: Work, ids: Callable[[], str]
     return handler.send(None)
 
 
-async def _finish(work: Work, rest: Coroutine[Any, Any, Any]) -> None:
+async def _finish(work: Work, rest: Coroutine[Any, Any, Any], owner: TaskOwner) -> None:
     """Run a handler that waits to its end.
 
-    Raises `CancelledError` only when the worker itself is being ended; the delivery's lease ends
-    by itself then.
+    Raises `CancelledError` only when the owner ends its worker; the delivery's lease ends by
+    itself then. Whatever else a handler ends with is an error of its own.
     """
     task = work.task
     try:
@@ -78,18 +78,21 @@ async def _finish(work: Work, rest: Coroutine[Any, Any, Any]) -> None:
     except asyncio.CancelledError as cancelled:
         if work.stop is not None:
             work.error = TimeoutError(work.stop.value)
-        elif task is not None and task.cancelling():
+        elif owner.closing:
             raise
         else:
-            work.error = cancelled  # the handler's own doing: what it awaited was cancelled
-    except Exception as error:
+            work.error = cancelled  # the handler's own doing: what it awaited, or its own task
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise  # the end of the process, or of the loop
+    except BaseException as error:
         work.error = error
     finally:
         # At once, and before anything is awaited: from here on a cancel would hit the settlement.
         work.state = _SETTLING
         work.deadline = float("inf")
-        if work.stop is not None and task is not None:
-            task.uncancel()
+        if task is not None and not owner.closing:
+            while task.cancelling():
+                task.uncancel()
 
 
 def remember(message: Any, envelope: Envelope) -> None:

@@ -36,3 +36,6 @@ class Services:
     emit: Callable[[TransportEvent], None]
     resubscribe: Callable[[Source], Awaitable[Subscription]]
     """Prepare a vanished source once more and subscribe again."""
+    be_exact: Callable[[Source], Awaitable[None]]
+    """Make sure of what a message at QoS 2 takes, in a group that did not expect one. Raises
+    `CapabilityError` when it cannot be kept."""

@@ -45,6 +45,8 @@ class TaskOwner:
     def __init__(self, on_failure: Callable[[str, BaseException], None] | None = None) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._on_failure = on_failure
+        self.closing = False
+        """Whether a task that is cancelled has to end; before, nobody here cancels one."""
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start `work` as a task of this owner."""
@@ -66,6 +68,7 @@ class TaskOwner:
 
         A task that swallows its cancellation is named in the log and left behind.
         """
+        self.closing = True
         for task in await end_all(self._tasks, patience):
             _log.error("the task %r does not end when cancelled", task.get_name())
 

@@ -7,8 +7,9 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from catga.bus import Bus
+from catga.model.qos import QualityOfService
 from catga.spi import Kind, Mode, Outgoing
-from catga.testing.contract.messages import Charged, keep
+from catga.testing.contract.messages import Charged, Ordered, keep
 from catga.testing.harness import law
 from catga.testing.stage import Stage, accepted
 
@@ -186,10 +187,29 @@ class ExactlyOnceContract:
             await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
         assert len(heard.calls) == 2, "failed once, then handled once"
 
+    @law(qos=2)
+    async def test_a_group_that_expected_less_handles_a_stricter_message_once(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, third law: the quality is that of the message; what it takes is made sure of when
+        the first one comes."""
+        transport = await stage.transport()
+        bus, sender = stage.bus(), stage.bus(consume=False, inbox=None)
+        heard = keep(bus, Ordered)
+        async with stage.running(bus, sender):
+            await stage.wait(sender.publish(Ordered(1)))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack") == 1)
+            await stage.wait(sender.publish(Ordered(2), qos=QualityOfService.EXACTLY_ONCE))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack") == 2)
+            copy = stage.tap.stored(Kind.LOG)[-1]
+            await stage.store(transport, _redo(stage, copy))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack") == 3)
+        assert heard.calls == [(1, 1), (2, 1)]
+
 
 def _redo(stage: Stage, copy: Outgoing) -> Outgoing:
     """Return the same message, stored once more for the group: as a replay would."""
-    return stage.out("Charged", copy.body, qos=2, kind=Kind.REDO, group="law")
+    return stage.out(copy.subject.type, copy.body, qos=2, kind=Kind.REDO, group="law")
 
 
 async def _is_recorded(stage: Stage, bus: Bus, message_id: str) -> bool:

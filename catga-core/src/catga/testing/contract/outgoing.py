@@ -10,6 +10,7 @@ from catga.codecs import read_envelope
 from catga.engine.context import Context
 from catga.errors import CapabilityError, ConfigurationError
 from catga.model.capability import Capability
+from catga.model.qos import QualityOfService
 from catga.spi import (
     Conflict,
     Delivery,
@@ -25,7 +26,7 @@ from catga.spi import (
     Transport,
     Unknown,
 )
-from catga.testing.contract.messages import Charged, Heard, Ordered, Refunded, Ticked, keep
+from catga.testing.contract.messages import Charged, Heard, Noted, Ordered, Refunded, Ticked, keep
 from catga.testing.harness import Ability, law
 from catga.testing.raising import raises
 from catga.testing.stage import Stage
@@ -81,6 +82,35 @@ class OutgoingContract:
         assert {envelope.parent_id for envelope in found} == {receipt.message_id}
         assert len({*ids}) == 3
         assert (refunds.numbers, orders.calls) == ([0, 1, 2, 3], [(7, 1)])
+
+    @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
+    async def test_a_group_that_expected_less_commits_a_stricter_message_once(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, second law: also what it writes and publishes in the transaction of such a one."""
+        transport = await stage.transport()
+        bus, other, sender = stage.bus(), stage.bus(), stage.bus(consume=False)
+        runs, notes = list[bytes | None](), list[str]()
+
+        @bus.handle(Ordered)
+        async def handle(ordered: Ordered, context: Context) -> None:
+            runs.append(await context.transaction.read("sum"))
+            context.transaction.write("sum", b"%d" % ordered.number)
+            await context.transaction.publish(Noted("after it"))
+
+        @other.handle(Noted)
+        async def note(noted: Noted) -> None:
+            notes.append(noted.text)
+
+        async with stage.running(bus, other, sender):
+            await stage.wait(sender.publish(Ordered(1), qos=QualityOfService.EXACTLY_ONCE))
+            await stage.until(lambda: notes)
+            body = stage.tap.stored(Kind.LOG)[0].body
+            copy = stage.out("Ordered", body, qos=2, kind=Kind.REDO, group="law")
+            await stage.store(transport, copy)
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack") == 2)
+        assert runs == [None]
+        assert notes == ["after it"]
 
     @law(qos=2, needs=[Capability.ATOMIC_PUBLISH])
     async def test_what_no_broker_stores_cannot_be_part_of_a_commit(self, stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import pairwise
 from typing import Any
@@ -31,6 +32,34 @@ class Fragile(Event):
     qos = QualityOfService.AT_LEAST_ONCE
     retry = RetryPolicy(attempts=2)
     number: int
+
+
+class Odd(BaseException):
+    """No `Exception`, as some libraries raise when they give up."""
+
+
+async def _raise_odd() -> None:
+    raise Odd
+
+
+async def _raise_cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+async def _cancel_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def _await_what_is_cancelled() -> None:
+    work = asyncio.ensure_future(asyncio.Event().wait())
+    work.cancel()
+    await work
+
+
+_ENDS = (_raise_odd, _raise_cancelled, _cancel_itself, _await_what_is_cancelled)
 
 
 class RetriesContract:
@@ -94,6 +123,31 @@ class RetriesContract:
         assert tried == {"settings": [4, 4, 4], "type": [2, 2, 2], "handler": [1, 3, 1]}
         causes = {each["cause"] for each in _letters(stage, "handler")}
         assert causes == {"attempts exhausted", "KeyError is never retried"}
+
+    @law(qos=1)
+    async def test_whatever_a_handler_ends_with_is_a_failed_attempt(self, stage: Stage) -> None:
+        """QoS 1, third law: also what is no `Exception`, and a handler that cancels its own task:
+        the message comes again, and its place in the window and its worker are free for others."""
+
+        async def fail(number: int, attempt: int) -> None:
+            if attempt > 1 or number == len(_ENDS) * 2:
+                return
+            if number % 2:
+                await asyncio.sleep(0)
+            await _ENDS[number // 2]()
+
+        settings: dict[str, object] = {"prefetch": len(_ENDS) * 2 + 1, "concurrency": 2}
+        bus = stage.bus(settings=settings)
+        heard = keep(bus, Ordered, fail)
+        numbers = list(range(len(_ENDS) * 2))
+        async with stage.running(bus):
+            await stage.wait(bus.publish_many(Ordered(number) for number in numbers))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack", 0) >= len(numbers))
+            await stage.wait(bus.publish(Ordered(len(numbers))))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack", 0) > len(numbers))
+            assert bus.counts()["law/Ordered"]["in-hand"] == 0
+        twice = [(number, attempt) for number in numbers for attempt in (1, 2)]
+        assert sorted(heard.calls) == [*twice, (len(numbers), 1)]
 
     @law(qos=1)
     async def test_a_handler_may_ask_to_be_tried_later(self, stage: Stage) -> None:
