@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from catga.testing.contract.messages import Ordered, keep
+from catga.testing.contract.messages import Charged, Ordered, keep
 from catga.testing.harness import Harness
 from catga.testing.programs.member import MemberClock
 from catga.testing.stage import Stage
@@ -63,3 +63,32 @@ def test_what_is_doubtful_is_not_begun_and_what_runs_is_settled() -> None:
         assert heard.calls == [(0, 1), (1, 2), (2, 2)], "the others came again with their lease"
 
     Harness(url="inmemory://doubt", manual_clock=True).run(law)
+
+
+def test_what_is_doubtful_is_not_done_to_its_end_where_it_must_not_be_done_twice() -> None:
+    async def law(stage: Stage) -> None:
+        ends = list[str]()
+
+        async def wait(_number: int, attempt: int) -> None:
+            if attempt == 1:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ends.append("stopped")
+            ends.append("effect")
+
+        bus = stage.bus()
+        heard = keep(bus, Charged, wait)
+        async with stage.running(bus):
+            await stage.wait(bus.publish(Charged(1)))
+            await stage.until(lambda: heard.calls)
+            assert bus._session is not None
+            for consumer in bus._session.consumers:
+                for feed in consumer._feeds:
+                    for work in feed.works:
+                        work.delivery.doubtful = True
+            await stage.until(lambda: bus.counts()["law/Charged"].get("ack"))
+        assert ends == ["stopped", "effect"]
+        assert heard.calls == [(1, 1), (1, 2)]
+
+    Harness(url="inmemory://stopped", manual_clock=True).run(law)

@@ -229,7 +229,9 @@ class Consumer:
                 if work.deadline <= now:
                     work.cancel(Stop.TIMEOUT)
                 left = work.delivery.lease_until - now
-                if left <= 0:  # by our own clock: no broker would stop us
+                # By our own clock, no broker would stop us; or it has forgotten us, and another
+                # one may be at it: then what must not be done twice is not done to its end here.
+                if left <= 0 or (work.exactly and work.delivery.doubtful):
                     self._lost(work)
                 elif left < 2 * third and work.since > begun:
                     late.append(work)

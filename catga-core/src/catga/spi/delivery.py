@@ -64,7 +64,8 @@ class Delivery(msgspec.Struct, eq=False):
     """As it was published (`Outgoing.replays`)."""
     doubtful: bool = False
     """Set by a transport whose broker may have forgotten who has this, and hand it to another in
-    mid-lease: no handler is begun on it any more. One that runs may still settle it."""
+    mid-lease: no handler is begun on it any more. One that runs is stopped at QoS 2, and may still
+    settle it at QoS 1."""
 
     def __repr__(self) -> str:
         return f"<Delivery {self.subject.text} {self.sequence} attempt {self.attempt}>"
