@@ -11,7 +11,15 @@ import attrs
 import pytest
 
 from catga import CapabilityError, Context, Event, Message
-from catga.spi import Capabilities, Capability, Kind, Outgoing, QualityOfService, Subject
+from catga.spi import (
+    Capabilities,
+    Capability,
+    Conflict,
+    Kind,
+    Outgoing,
+    QualityOfService,
+    Subject,
+)
 from catga_inmemory.subscriptions import LogSubscription
 from catga_inmemory.transport import MemoryTransport
 from core.engine_kit import Fast, Once, Order, Probe, broker_of, dead_letters, eventually, run
@@ -586,5 +594,36 @@ def test_a_receiver_that_meets_what_nobody_foresaw_goes_on(
             await bus.publish(Order(1))
             await probe.pass_time(1)
             await eventually(lambda: numbers == [1])
+
+    run(law)
+
+
+def test_however_often_a_commit_meets_another_it_is_the_same_attempt_and_never_hot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        attempts: list[int] = []
+        bus = probe.bus()
+
+        @bus.handle(Once)
+        async def handle(once: Once, context: Context) -> None:
+            attempts.append(context.attempt)
+            context.transaction.write("key", b"1")
+
+        right = LogSubscription.commit
+
+        async def commit(self: LogSubscription, batch: Any) -> Any:
+            return [Conflict()] * len(batch) if len(attempts) <= 150 else await right(self, batch)
+
+        monkeypatch.setattr(LogSubscription, "commit", commit)
+        async with bus:
+            await bus.publish(Once(1))
+            await eventually(lambda: attempts)
+            await probe.pass_time(0.5)
+            assert 1 < len(attempts) < 40, "it waits longer and longer, a second at the most"
+            await probe.pass_time(200)
+            await eventually(lambda: bus.counts()["tests/Once"].get("ack"))
+            assert bus.counts()["tests/Once"]["conflict"] == 150
+        assert attempts == [1] * 151
 
     run(law)

@@ -35,8 +35,8 @@ __all__ = ["Consumer"]
 _ACK, _QUEUED = Ack(), State.QUEUED
 _NEVER = float("inf")
 _PAUSE = 0.5
-_CONFLICTS = 100
-"""So often a handler is run again at once; then its delivery goes back to the broker."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 1.0
+"""Seconds: how long who met a conflict waits at the most before it runs again; it doubles."""
 _LAST_STEPS = 2.0
 """Seconds of a drain, or a third of it, that are kept for giving back what did not finish."""
 _CLOSING = 1.0
@@ -128,17 +128,28 @@ class Consumer:
             self._outcomes.refused(work, result.error)
 
     def _handle_again(self, work: Work) -> None:
-        """What it read was changed by another: run it on what is there now, as the same attempt."""
+        """What it read was changed by another: run it on what is there now, as the same attempt,
+        for as long as its lease is renewed. Who meets another one again waits, each its own time:
+        else many that write one key would hinder each other all the time."""
         self.counts["conflict"] += 1
         work.conflicts += 1
-        if work.feed.draining or work.conflicts > _CONFLICTS:
+        if work.feed.draining:
             self._outcomes.decide(work, Nack(0.0))
             return
         delivery = work.delivery
         # The message as well: what its handler was given may have been changed by it.
         work.envelope, work.message = self._intake.read(delivery.body, delivery.headers)
         work.begin_anew()
-        self._pool.put([work])
+        if work.conflicts == 1:
+            self._pool.put([work])
+            return
+
+        def put() -> None:
+            if not work.feed.draining:  # else it is given back
+                self._pool.put([work])
+
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(work.conflicts, 62))
+        self._s.clock.call_later(longest * self._s.random(), put)
 
     def _handle(self, work: Work) -> Coroutine[Any, Any, None] | None:
         """Run the handler on one delivery, in a worker; return what is left to be awaited."""
