@@ -10,6 +10,7 @@ from catga.engine import consuming
 from catga.engine.consuming import Consumer
 from catga.engine.outcomes import Outcomes
 from catga.engine.settling import Settler
+from catga.engine.suspects import Suspects
 from catga.engine.work import State, Work
 from catga.policy import Retries
 from catga.policy.retry import Again, Verdict
@@ -299,3 +300,14 @@ def knows_no_end_but_an_exception(real: Any) -> Any:
             await asyncio.Event().wait()
 
     return run_handler
+
+
+@mutant(Base.STRANDING, Suspects, "add", law="test_what_came_as_often_beside_such_a_message_is_run")
+def parks_whatever_came_too_often(real: Any) -> Any:
+    """What was only prefetched beside a message that ends its processes is parked with it."""
+
+    def add(self: Suspects, work: Work) -> None:
+        self._has_parked = False
+        real(self, work)
+
+    return add

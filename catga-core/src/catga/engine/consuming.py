@@ -16,6 +16,7 @@ from catga.engine.pool import Pool
 from catga.engine.running import remember, run_handler
 from catga.engine.services import Services
 from catga.engine.settling import Settler
+from catga.engine.suspects import Suspects
 from catga.engine.transaction import Atomic
 from catga.engine.work import Feed, State, Stop, Work
 from catga.ground.deadline import Deadline
@@ -67,6 +68,7 @@ class Consumer:
             services.tasks,
             f"worker {self.name}",
         )
+        self._suspects = Suspects(self._outcomes.give_up, self._pool.put)
         self._intake = Intake(handler, services, self._outcomes, self.name, self._queue)
 
     async def start(self, sources: Sequence[Source]) -> None:
@@ -113,9 +115,14 @@ class Consumer:
         return {**self.counts, **handled, "in-hand": in_hand}
 
     def _queue(self, works: Iterable[Work]) -> None:
-        """Queue what is to be run; a message that seems to end whoever runs it is not."""
+        """Queue what is to be run, but not what seems to end whoever runs it."""
         worn_out = self._outcomes.worn_out
-        ready = [work for work in works if work.delivery.attempt == 1 or not worn_out(work)]
+        ready = []
+        for work in works:
+            if work.delivery.attempt == 1 or not worn_out(work):
+                ready.append(work)
+            else:
+                self._suspects.add(work)
         if ready:
             self._pool.put(ready)
 

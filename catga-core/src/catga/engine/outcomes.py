@@ -147,17 +147,19 @@ class Outcomes:
         self.park(work, "it had failed before", self._services.responder.told(body))
 
     def worn_out(self, work: Work) -> bool:
-        """Say whether it has come too often to be run once more; if so it is dealt with."""
-        attempt = work.delivery.attempt
-        if work.feed.settler is None or not self._handler.retries.worn_out(attempt):
-            return False
+        """Say whether it has come too often to be run like any other."""
+        return work.feed.settler is not None and self._handler.retries.worn_out(
+            work.delivery.attempt
+        )
+
+    def give_up(self, work: Work) -> None:
+        """Park what is worn out without running it."""
         words = (
-            f"it has come {attempt} times, and the last ones ended without a word: its handler may "
-            "end the process it runs in"
+            f"it has come {work.delivery.attempt} times, and the last ones ended without a word: "
+            "its handler may end the process it runs in"
         )
         _log.error("%s %s: %s", self._name, work.delivery.sequence, words)
         self.park(work, "attempts exhausted", LeaseLost(words))
-        return True
 
     def poison(self, work: Work, error: BaseException) -> None:
         """Give up at once on what cannot be read, however it fails: no further attempt would."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,7 @@ class Feed:
         "draining",
         "extending",
         "group",
+        "on_release",
         "settler",
         "source",
         "stale_after",
@@ -136,6 +137,8 @@ class Feed:
         self.works: set[Work] = set()
         self.settler: Settler | None = None
         """None at QoS 0, where there is nothing to settle."""
+        self.on_release: Callable[[], None] | None = None
+        """Called when something is off our hands, where somebody waits for that."""
         self.extending = False
         self.draining = False
         self._waiter: asyncio.Future[None] | None = None
@@ -166,8 +169,7 @@ class Feed:
         """Take one delivery off our hands."""
         work.state = State.GONE
         self.works.discard(work)
-        if self._waiter is not None:
-            self._wake()
+        self._released()
 
     def release_all(self, works: Sequence[Work], word: str) -> None:
         """Take these off our hands; the word says what became of them all."""
@@ -176,8 +178,13 @@ class Feed:
             work.state = gone
             work.ended = word
         self.works.difference_update(works)
+        self._released()
+
+    def _released(self) -> None:
         if self._waiter is not None:
             self._wake()
+        if self.on_release is not None:
+            self.on_release()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -14,7 +14,7 @@ from catga.model.message import Event
 from catga.model.qos import QualityOfService
 from catga.model.retry import Reject, Retry, RetryPolicy
 from catga.policy import CRASH_MARGIN
-from catga.spi import Done, Kind, Nack
+from catga.spi import Done, Kind, Nack, Subscription
 from catga.testing.contract.messages import Ordered, keep
 from catga.testing.harness import law
 from catga.testing.stage import Stage
@@ -252,20 +252,52 @@ class RetriesContract:
         async with stage.running(publisher):
             await stage.wait(publisher.publish(Ordered(1)))
         for group, times in groups.items():
-            # What a broker counts when a consumer dies, or leaves.
-            (delivery,) = await stage.receive(members[group], 1)
-            while delivery.attempt < times:
-                assert await stage.settle(members[group], delivery, Nack(0.0)) == Done()
-                (delivery,) = await stage.receive(members[group], 1)
-            await stage.wait(members[group].drain())  # so that it does not come here again
-            assert await stage.settle(members[group], delivery, Nack(0.0)) == Done()
-            await stage.wait(members[group].close())
+            await _give_back(stage, members[group], 1, times)
         async with stage.running(bus):
             await stage.until(lambda: bus.counts()["unlucky/Ordered"].get("ack"))
             await stage.until(lambda: bus.counts()["ends/Ordered"].get("dead-letter"))
         assert (ends.calls, unlucky.calls) == ([], [(1, 1 + CRASH_MARGIN)])
         (letter,) = _letters(stage, "ends")
         assert (letter["cause"], letter["attempts"]) == ("attempts exhausted", 2 + CRASH_MARGIN)
+
+    @law(qos=1)
+    async def test_what_came_as_often_beside_such_a_message_is_run(self, stage: Stage) -> None:
+        """QoS 1, seventh law: a broker counts what was only prefetched like what was begun. One is
+        parked, the others are run one by one, so that the next one that ends them is known."""
+        transport, bus = await stage.transport(), stage.bus(settings={"attempts": 1})
+        at_once, most = 0, 0
+
+        async def look(_number: int, _attempt: int) -> None:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0)
+            at_once -= 1
+
+        heard = keep(bus, Ordered, look)
+        member = await stage.member(transport, "Ordered", "law", attempts=1)
+        publisher = stage.bus(consume=False)
+        async with stage.running(publisher):
+            await stage.wait(publisher.publish_many(Ordered(number) for number in range(5)))
+        await _give_back(stage, member, 5, 1 + CRASH_MARGIN)
+        async with stage.running(bus):
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("ack") == 4)
+        assert len(_letters(stage, "law")) == 1
+        assert len(set(heard.numbers)) == 4
+        assert most == 1
+
+
+async def _give_back(stage: Stage, member: Subscription, count: int, times: int) -> None:
+    """Let these deliveries be counted so often: as a broker counts when a consumer dies."""
+    for _ in range(times - 1):
+        for delivery in await stage.receive(member, count):
+            assert await stage.settle(member, delivery, Nack(0.0)) == Done()
+    held = await stage.receive(member, count)
+    assert {delivery.attempt for delivery in held} == {times}
+    await stage.wait(member.drain())  # so that it does not come here again
+    for delivery in held:
+        assert await stage.settle(member, delivery, Nack(0.0)) == Done()
+    await stage.wait(member.close())
 
 
 def _letters(stage: Stage, group: str) -> list[dict[str, Any]]:
