@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from catga import CapabilityError, Context, Event, Message
+from catga import CapabilityError, ConfigurationError, Context, Event, Message
 from catga.spi import (
     Capabilities,
     Capability,
@@ -625,5 +625,27 @@ def test_however_often_a_commit_meets_another_it_is_the_same_attempt_and_never_h
             await eventually(lambda: bus.counts()["tests/Once"].get("ack"))
             assert bus.counts()["tests/Once"]["conflict"] == 150
         assert attempts == [1] * 151
+
+    run(law)
+
+
+def test_what_comes_after_the_end_of_a_handler_is_no_part_of_its_transaction() -> None:
+    async def law(probe: Probe) -> None:
+        kept: list[Context] = []
+        bus = probe.bus()
+
+        @bus.handle(Once)
+        async def handle(once: Once, context: Context) -> None:
+            context.transaction.write("key", b"1")
+            kept.append(context)
+
+        async with bus:
+            await bus.publish(Once(1))
+            await eventually(lambda: bus.counts()["tests/Once"].get("ack"))
+            transaction = kept[0].transaction
+            with pytest.raises(ConfigurationError, match="Once is over"):
+                transaction.write("late", b"2")
+            with pytest.raises(ConfigurationError, match="is over"):
+                await transaction.publish(Order(1))
 
     run(law)

@@ -15,7 +15,7 @@ from catga.ground.ids import new_instance
 from catga.model.capability import QOS_CAPABILITY, Capability
 from catga.model.node import Node
 from catga.model.qos import QualityOfService
-from catga.policy import Retries, broken_horizons, combine, exactly_once_words
+from catga.policy import CRASH_MARGIN, Retries, broken_horizons, combine, exactly_once_words
 from catga.router import Registration, Unset
 from catga.settings import Settings
 from catga.spi import Instrument, Middleware, Source, Transport
@@ -118,7 +118,7 @@ class Plan:
             dedupe_window=settings.window,
             publish_deadline=settings.publish_deadline.total_seconds(),
             completion_ttl=settings.completion_ttl.total_seconds(),
-            attempts=max(each.most for each in rules),
+            attempts=max(each.most for each in rules) + CRASH_MARGIN,
             backoff_cap=max(each.longest for each in rules),
             lease=settings.lease.total_seconds(),
             attempt=max(

@@ -33,13 +33,15 @@ class Transaction:
 
     Nothing is written before the handler has returned; then everything is, together with the
     record that this group completed this message, or nothing. When another commit has changed
-    what was read here, the handler runs again, at once and as the same attempt.
+    what was read here, the handler runs again as the same attempt, at growing pauses. What comes
+    after the handler has returned raises `ConfigurationError`.
     """
 
     __slots__ = (
         "_atomic",
         "_checker",
         "_commands",
+        "_ended",
         "_found",
         "_limit",
         "_outgoing",
@@ -51,6 +53,7 @@ class Transaction:
         self._atomic = atomic
         self._store = store
         self._limit = atomic.transport.max_payload_bytes
+        self._ended = False
         self._commands: list[Command] = []
         self._checker: Callable[[Command], None] | None = None
         self._outgoing: list[Outgoing] = []
@@ -170,7 +173,8 @@ class Transaction:
         return outgoing.message_id
 
     def effects(self) -> Effects:
-        """Return what is to be compared, written and published."""
+        """Return what is to be compared, written and published; nothing can be added then."""
+        self._ended = True
         return Effects(
             dict(self._found), dict(self._writes), tuple(self._outgoing), tuple(self._commands)
         )
@@ -184,6 +188,11 @@ class Transaction:
             raise PayloadTooLarge(size, self._limit)
 
     def _check_count(self, names: int) -> None:
+        if self._ended:
+            raise ConfigurationError(
+                f"the transaction of {self._atomic.type} is over, for its handler has returned: "
+                "let it await whatever writes"
+            )
         if names + len(self._outgoing) + len(self._commands) > _MOST:
             raise ConfigurationError(
                 f"a transaction has at most {_MOST} keys, commands and messages together"

@@ -21,9 +21,10 @@ def broken_horizons(
     """Return the broken assumptions of QoS 2 by the name to accept them under, with the reason.
 
     All times in seconds. A publish is repeated until its deadline, so W must outlast it. A
-    delivery comes again at most `attempts` times, each after the longest `attempt` or a lease and
-    the longest backoff, so D must outlast that. A group that is deleted and made anew begins with
-    what is retained, so D must outlast the retention (the replay horizon) as well.
+    delivery comes again at most `attempts` times (the margin for crashes included), each after the
+    longest `attempt` or a lease and the longest backoff, so D must outlast that; what a handler
+    asks for with `Retry(after=…)` is not known here. A group that is deleted and made anew begins
+    with what is retained, so D must outlast the retention (the replay horizon) as well.
     """
     broken = {}
     if dedupe_window < publish_deadline:
