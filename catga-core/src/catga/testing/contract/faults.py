@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
+from catga.bus import Bus
+from catga.ground.clock import Clock, Timer
 from catga.spi import Ack, Done, Settle
-from catga.testing.contract.messages import Charged
+from catga.testing.contract.messages import Charged, keep
 from catga.testing.harness import Ability, law
 from catga.testing.stage import Stage
 
 __all__ = ["FaultsContract"]
 
 _BODIES = [b"%d" % number for number in range(20)]
+
+
+class _Jumping(Clock):
+    """The stage's time with a wall clock that somebody sets."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.ahead = timedelta(0)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    def now(self) -> datetime:
+        return self._clock.now() + self.ahead
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        return self._clock.call_later(delay, callback)
 
 
 class FaultsContract:
@@ -114,3 +135,37 @@ class FaultsContract:
             found += [each.body for each in more]
         assert b"once" in found
         assert sorted(found) == sorted(set(found)), "something came twice"
+
+    @law(qos=2)
+    async def test_a_wall_clock_that_is_set_ends_no_lease_and_forgets_no_id(
+        self, stage: Stage
+    ) -> None:
+        """Faults, clock jump: leases, retries and windows go by clocks that nobody sets; what the
+        wall clock says is only written down."""
+        clock = _Jumping(stage.clock)
+        bus, other = stage.bus(clock=clock), stage.bus()
+        goes_on = asyncio.Event()
+
+        async def wait(_number: int, attempt: int) -> None:
+            await goes_on.wait()
+            if attempt == 1:
+                raise ValueError("once more")
+
+        heard, elsewhere = keep(bus, Charged, wait), keep(other, Charged)
+        async with stage.running(bus):
+            await stage.wait(bus.publish(Charged(1), message_id="m-1"))
+            await stage.until(lambda: heard.calls)
+            async with stage.running(other):
+                for days in (1, -1):
+                    clock.ahead = timedelta(days=days)
+                    await stage.pass_time(5)  # two leases and a half
+                    receipt = await stage.wait(bus.publish(Charged(1), message_id="m-1"))
+                    assert receipt.duplicate
+                assert (heard.calls, elsewhere.calls) == ([(1, 1)], [])
+                goes_on.set()
+                await stage.until(lambda: _acks(bus, other) == 1)
+        assert sorted(heard.calls + elsewhere.calls) == [(1, 1), (1, 2)]
+
+
+def _acks(*buses: Bus) -> int:
+    return sum(bus.counts()["law/Charged"].get("ack", 0) for bus in buses)
