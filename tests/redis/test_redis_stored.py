@@ -487,8 +487,15 @@ def test_max_length_is_applied_named_as_a_risk_and_agreed_on(server: RedisServer
                 await transport.publish([out("Short", qos=qos) for _ in range(500)])
                 assert await client.xlen("{law:Short}:log:0") < 300
             other = await bench.transport(asked, max_length=200)
+            late = Source(NAMESPACE, "Short", "late", durable=True)
+            before = sorted(await client.keys("*"))
             with pytest.raises(ConfigurationError, match=r"max_length=200.*100.*Short"):
-                await other.prepare(short, Mode.CREATE)
+                await other.prepare(
+                    topology(late, qos=QualityOfService.AT_LEAST_ONCE, publishes=("Another",)),
+                    Mode.CREATE,
+                )
+            assert await client.smembers("{law:Short}:groups") == set(), "it was refused"
+            assert set(await client.keys("*")) - {*before} <= {b"{law:Another}:meta"}
 
     asyncio.run(law())
 

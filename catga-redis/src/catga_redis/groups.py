@@ -128,8 +128,11 @@ async def declare_types(session: Session, topology: Topology, max_length: int | 
     keep = b"inf" if isinf(seconds) else str(ceil(seconds * 1000)).encode()
     types = {(topology.namespace, type_) for type_ in topology.publishes}
     types |= {(each.namespace, each.type) for each in topology.sources if each.durable}
+    for namespace, type_ in sorted(types):  # before anything is written: it may be refused
+        key = (namespace, type_)
+        if (stored := await _stored_length(session, key, max_length)) is not None:
+            session.max_length[key] = stored
     for namespace, type_ in sorted(types):
-        meta = meta_key(namespace, type_)
         commands: list[tuple[Any, ...]] = [(b"SADD", index_key(namespace), type_)]
         groups = _declared_groups(topology, namespace, type_)
         if groups:
@@ -137,21 +140,30 @@ async def declare_types(session: Session, topology: Topology, max_length: int | 
         if groups or type_ in topology.publishes:
             who = session.runtime.service
             commands.append((b"HSET", retention_key(namespace, type_), who, keep))
-        if max_length is not None:
-            commands.append((b"HSETNX", meta, b"max_length", max_length))
-        commands.append((b"HGET", meta, b"max_length"))
-        replies = await session.servers.ask(commands)
-        for reply in replies:
+        for reply in await session.servers.ask(commands):
             if isinstance(reply, Exception):
                 raise reply
-        stored = replies[-1]
-        if max_length is not None and int(stored) != max_length:
-            raise ConfigurationError(
-                f"max_length={max_length} disagrees with {int(stored)}, which another bus has set "
-                f"for {type_}: use the same, or remove it with HDEL {meta.decode()} max_length"
-            )
-        if stored is not None:
-            session.max_length[namespace, type_] = int(stored)
+
+
+async def _stored_length(
+    session: Session, key: tuple[str, str], max_length: int | None
+) -> int | None:
+    """Return the `max_length` of a type, ours when nobody has set one; raises as above."""
+    meta, type_ = meta_key(*key), key[1]
+    commands: list[tuple[Any, ...]] = [(b"HGET", meta, b"max_length")]
+    if max_length is not None:
+        commands.insert(0, (b"HSETNX", meta, b"max_length", max_length))
+    replies = await session.servers.ask(commands)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    stored = None if replies[-1] is None else int(replies[-1])
+    if max_length is not None and stored != max_length:
+        raise ConfigurationError(
+            f"max_length={max_length} disagrees with {stored}, which another bus has set "
+            f"for {type_}: use the same, or remove it with HDEL {meta.decode()} max_length"
+        )
+    return stored
 
 
 def _declared_groups(topology: Topology, namespace: str, type_: str) -> list[bytes]:
