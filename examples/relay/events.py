@@ -71,16 +71,45 @@ class Delivery:
 
 
 def read_deliveries(path: Path, repeat: int) -> Iterator[Delivery]:
-    """Read the file; each line becomes `repeat` deliveries with ids of their own."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
+    """Read the file; each line becomes `repeat` deliveries with ids of their own.
+
+    Raises `ValueError` that names the line which is none, or when there is not a single one.
+    """
+    seen: dict[str, int] = {}
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            row = json.loads(line)
-            yield Delivery(row["delivery"], row["event"], row["payload"])
+            try:
+                one = _delivery(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+            if (before := seen.setdefault(one.id, number)) != number:
+                raise ValueError(f"{path}, line {number}: its `delivery` is that of line {before}")
+            yield one
             for again in range(1, repeat):
-                id_ = str(uuid.uuid5(uuid.UUID(row["delivery"]), str(again)))
-                yield Delivery(id_, row["event"], row["payload"])
+                yield attrs.evolve(one, id=str(uuid.uuid5(uuid.UUID(one.id), str(again))))
+    if not seen:
+        raise ValueError(f"{path} holds no deliveries: one JSON object a line is wanted")
+
+
+def _delivery(line: bytes) -> Delivery:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"this is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError("this is no JSON object")  # noqa: TRY004 - the file is wrong, not a type
+    wanted = {"event": str, "delivery": str, "payload": dict}
+    for name, type_ in wanted.items():
+        if not isinstance(row.get(name), type_) or not row[name]:
+            kind = "object" if type_ is dict else "string"
+            raise ValueError(f"`{name}` is missing, or no {kind} with something in it")
+    try:
+        uuid.UUID(row["delivery"])
+    except ValueError as error:
+        raise ValueError("`delivery` is no UUID") from error
+    return Delivery(row["delivery"], row["event"], row["payload"])
 
 
 def body_digest(payload: dict[str, Any]) -> str:

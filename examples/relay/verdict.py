@@ -47,20 +47,23 @@ class QualityRow:
     p50_ms: float | None
     p99_ms: float | None
 
-    def kept(self, quality: int, *, disturbed: bool) -> bool:
-        """Say whether the promise of this quality was kept.
+    def broken(self, quality: int, *, disturbed: bool) -> list[str]:
+        """Say in a line each how the promise of this quality was broken; none when it was kept.
 
         `disturbed`: a worker or the server was killed. What QoS 0 had under way is lost then, and
         that is allowed; what comes twice is not. QoS 2 may repeat what was at risk: handled, and
         its completion not recorded when the worker or the server died.
         """
+        reasons = []
         if self.altered:
-            return False
-        if quality == 0:
-            return self.repeated == 0 and (disturbed or self.lost == 0)
-        if quality == 1:
-            return self.lost == 0
-        return self.lost == 0 and self.repeated <= (self.at_risk if disturbed else 0)
+            reasons.append(f"{self.altered} of {self.published} altered on the way")
+        if self.lost and (quality or not disturbed):
+            reasons.append(f"{self.lost} of {self.published} lost")
+        allowed = self.at_risk if quality == 2 and disturbed else 0
+        if self.repeated > allowed and quality != 1:
+            but = f", and at most {allowed} may be" if allowed else ""
+            reasons.append(f"{self.repeated} of {self.published} repeated{but}")
+        return [f"QoS {quality}: {reason}" for reason in reasons]
 
 
 def read_books(folder: Path, expected: Mapping[str, Expected]) -> Books:

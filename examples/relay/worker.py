@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from catga import Bus, Context
+from catga import Bus, CatgaError, Context
 from catga.spi import Instrument
 from relay.events import GitHubEvent, body_digest, event_type
 
-__all__ = ["KILL_PLACES", "KillPoint", "Worker", "run_as_process"]
+__all__ = ["KILL_PLACES", "KillPoint", "Orders", "Worker", "one_line", "run_as_process"]
 
 GROUP = "relay-workers"
 KILL_PLACES = ("entering", "inside", "after")
@@ -31,6 +32,26 @@ class KillPoint:
 
     call: int
     where: str
+
+
+@attrs.frozen
+class Orders:
+    """What a worker process is told, as a line of JSON on its standard input."""
+
+    url: str = attrs.field(repr=False)
+    namespace: str
+    folder: str
+    index: int
+    events: list[str]
+    settings: dict[str, Any]
+    kill_at: str | None = None
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class InFlight(Instrument, logging.Handler):
@@ -114,10 +135,12 @@ class Worker:
         bus.use(self._in_flight)
         for event in events:
             bus.handle(event_type(event))(self.handle)
-        async with bus:
-            (self._folder / f"worker-{self._index}.ready").touch()
-            await stop.wait()
-        os.close(self._journal)
+        try:
+            async with bus:
+                (self._folder / f"worker-{self._index}.ready").touch()
+                await stop.wait()
+        finally:
+            os.close(self._journal)
 
     async def handle(self, event: GitHubEvent, context: Context) -> None:
         """Pretend to work, then write down that this delivery was handled."""
@@ -145,14 +168,33 @@ class Worker:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_as_process(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run a worker in this process until SIGTERM; Ctrl-C is the relay's to handle."""
+def run_as_process() -> int:
+    """Be the worker that the line on standard input asks for; return the exit status.
+
+    It stops when its standard input ends: so it also ends when the relay was killed. The line, and
+    no argument, holds the URL: the arguments of a process are there for everybody to read.
+    """
+    orders = Orders(**json.loads(sys.stdin.readline()))
+    kill = None
+    if orders.kill_at is not None:
+        call, where = orders.kill_at.split(":")
+        kill = KillPoint(int(call), where)
+    worker = Worker(Path(orders.folder), orders.index, kill)
 
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
-        await start(stop)
 
-    asyncio.run(main())
+        def on_input() -> None:
+            loop.remove_reader(sys.stdin)
+            stop.set()
+
+        loop.add_reader(sys.stdin, on_input)
+        await worker.run(orders.url, orders.namespace, orders.settings, orders.events, stop)
+
+    try:
+        asyncio.run(main())
+    except CatgaError as error:
+        print(f"worker {orders.index}: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
