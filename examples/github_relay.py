@@ -25,10 +25,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
+from common import count, one_line
 from relay.carrying import Relay
 from relay.events import read_deliveries
 from relay.verdict import QualityRow
-from relay.worker import one_line, run_as_process
+from relay.worker import run_as_process
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -56,9 +57,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--input", type=Path, default=DATA, metavar="FILE", help="JSON lines")
     parser.add_argument(
-        "--repeat", type=_count, default=1, metavar="N", help="each line as N deliveries"
+        "--repeat", type=count, default=1, metavar="N", help="each line as N deliveries"
     )
-    parser.add_argument("--workers", type=_count, default=2, metavar="N", help="processes")
+    parser.add_argument("--workers", type=count, default=2, metavar="N", help="processes")
     parser.add_argument(
         "--kill-one", action="store_true", help="one worker ends itself by SIGKILL on the way"
     )
@@ -78,12 +79,6 @@ def arguments() -> argparse.Namespace:
     if options.restart_server and not options.broker:
         parser.error("--restart-server kills a server of its own: add --broker")
     return options
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("must be a whole number, at least 1")
-    return int(text)
 
 
 def show(

@@ -7,7 +7,8 @@ Each payment is a request at QoS 2. A worker reads both accounts through `contex
 refuses what would overdraw, and else books it; balances, the payment's own entry, the response and
 the completion record are committed in one step. Worker processes get SIGKILL at random, the server
 is killed and started again on its data. In the end every payment must be booked exactly as its
-requester was told, once, and no cent may be missing. The exit code is 1 unless all of that holds.
+requester was told, once, and no cent may be missing. The exit code is 1 unless all of that holds,
+and 2 when it could not begin.
 
 `--url` takes a broker that is there already; then its server is left alone.
 """
@@ -20,7 +21,6 @@ import contextlib
 import json
 import random
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -28,12 +28,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 import attrs
+from common import clean_up, count, one_line, until_input_ends
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from catga import Bus, CatgaError, Context, QualityOfService, RemoteError, Request
+from catga.settings import parse_url
 from catga.spi import EffectKey
-from catga.testing import ServerProcess, remove_namespace
+from catga.testing import ServerProcess
 
 GROUP = "ledger"
 OPENING = 10_000
@@ -96,10 +99,13 @@ async def book(pay: Pay, context: Context) -> str:
     return answer
 
 
-async def work(url: str, namespace: str) -> None:
-    """Be a worker process until it is told to stop, or killed."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+async def work() -> None:
+    """Be a worker process until its standard input ends, or it is killed.
+
+    The first line there is the URL: arguments of a process are there for everybody to read.
+    """
+    url, namespace = json.loads(sys.stdin.readline())
+    stop = until_input_ends()
     bus = Bus(url, service="worker", group=GROUP, namespace=namespace, settings=SETTINGS)
     bus.handle(Pay)(book)
     async with bus:
@@ -110,11 +116,20 @@ class Workers:
     """Worker processes: as many as wanted are kept alive, and some are killed now and then."""
 
     def __init__(self, url: str, namespace: str, wanted: int) -> None:
-        self._command = [sys.executable, __file__, "--work", url, namespace]
+        self._orders = json.dumps([url, namespace]).encode() + b"\n"
         self._processes = [self._start() for _ in range(wanted)]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--work"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            process_group=0,  # Ctrl-C is handled here
+        )
+        if process.stdin is not None:
+            process.stdin.write(self._orders)
+        return process
 
     def replace_dead(self) -> None:
         """Start another one for each that has ended: killed, or without a server to begin with."""
@@ -131,7 +146,8 @@ class Workers:
     def stop(self) -> None:
         """End them all."""
         for process in self._processes:
-            process.terminate()
+            if process.stdin is not None:
+                process.stdin.close()
         for process in self._processes:
             try:
                 process.wait(20)
@@ -192,23 +208,13 @@ async def run_payments(
     asker = Bus(
         url, service="shop", namespace=namespace, consume=False, publishes=[Pay], settings=SETTINGS
     )
-    gate = asyncio.Semaphore(32)
-    answers: dict[int, str] = {}
-
-    async def one(pay: Pay) -> None:
-        async with gate:
-            try:
-                answers[pay.number] = await pay_one(asker, pay)
-            except CatgaError as error:
-                report.problems.append(f"payment {pay.number}: {type(error).__name__}: {error}")
-
     try:
         async with asker:
             report.mode = repr(asker).partition("running ")[2].rstrip(">")
             workers = Workers(url, namespace, options.workers)
             fate = asyncio.create_task(disturb(workers, server, options, report, dice))
             try:
-                await asyncio.gather(*(one(pay) for pay in pays))
+                answers = await pay_all(asker, pays, report)
             finally:
                 fate.cancel()
                 await asyncio.wait([fate])
@@ -217,8 +223,23 @@ async def run_payments(
                 await asyncio.to_thread(workers.stop)
             await judge(asker, namespace, pays, answers, report)
     finally:
-        with contextlib.suppress(CatgaError):
-            await remove_namespace(url, namespace)
+        await clean_up(url, namespace, sys.exc_info()[1])
+
+
+async def pay_all(bus: Bus, pays: list[Pay], report: Report) -> dict[int, str]:
+    """Make all payments, 32 at a time; return the answers by number."""
+    gate = asyncio.Semaphore(32)
+    answers: dict[int, str] = {}
+
+    async def one(pay: Pay) -> None:
+        async with gate:
+            try:
+                answers[pay.number] = await pay_one(bus, pay)
+            except CatgaError as error:
+                report.problems.append(f"payment {pay.number}: {type(error).__name__}: {error}")
+
+    await asyncio.gather(*(one(pay) for pay in pays))
+    return answers
 
 
 async def judge(
@@ -236,7 +257,11 @@ async def judge(
             expected[pay.credit] += pay.cents
     names = [f"account-{n}" for n in expected] + [f"payment-{pay.number}" for pay in pays]
     keys = [EffectKey(namespace, GROUP, "Pay", name) for name in names]
-    values = [found.value for found in await store.read(keys)]
+    try:
+        values = [found.value for found in await store.read(keys)]
+    except CatgaError as error:
+        report.problems.append(f"what is stored cannot be read: {one_line(error)}")
+        return
     balances = [OPENING if value is None else int(value) for value in values[:ACCOUNTS]]
     for account, balance in enumerate(balances):
         if balance != expected[account]:
@@ -281,38 +306,49 @@ def show(report: Report, *, as_json: bool) -> None:
     table.add_column("", justify="right")
     for name, value in facts.items():
         if name not in {"problems", "ok", "broker"}:
-            table.add_row(name.replace("_", " "), str(value))
+            table.add_row(name.replace("_", " "), Text(str(value)))
     console = Console()
     console.print(table)
     for problem in report.problems[:20]:
         console.print(problem, style="red", markup=False)
 
 
-def main() -> int:
-    """Run it; return the exit code."""
-    if sys.argv[1:2] == ["--work"]:
-        asyncio.run(work(sys.argv[2], sys.argv[3]))
-        return 0
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--broker", choices=("redis", "nats"), default="redis")
     parser.add_argument("--url", help="a broker that is there already, instead of a private one")
-    parser.add_argument("--payments", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--payments", type=count, default=300)
+    parser.add_argument("--workers", type=count, default=3)
     parser.add_argument("--worker-kills", type=int, default=8, help="at most so many")
     parser.add_argument("--server-kills", type=int, default=2, help="at most so many")
     parser.add_argument("--kill-seconds", type=float, default=0.7, help="between two kills, about")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    report = Report(options.url or options.broker, options.payments)
+    if (options.url or "").startswith("inmemory:"):
+        parser.error("in memory there are no worker processes to be killed: use redis or nats")
+    return options
+
+
+def main() -> int:
+    """Run it; return the exit code."""
+    if sys.argv[1:] == ["--work"]:
+        asyncio.run(work())
+        return 0
+    options = arguments()
     began = time.monotonic()
     try:
+        report = Report(
+            parse_url(options.url)[0].shown if options.url else options.broker, options.payments
+        )
         with broker(options) as (url, server):
             asyncio.run(run_payments(options, url, server, report))
     except KeyboardInterrupt:
         return 130
-    except CatgaError as error:
-        report.problems.append(str(error))
+    except (CatgaError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
     report.seconds = round(time.monotonic() - began, 1)
     show(report, as_json=options.json)
     return 0 if report.ok else 1

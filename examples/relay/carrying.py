@@ -6,23 +6,21 @@ import asyncio
 import contextlib
 import random
 import secrets
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
+from common import clean_up, one_line
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from catga import AuthenticationError, Bus, CatgaError, ConnectionLost
-from catga.settings import parse_url
+from catga import Bus, CatgaError
 from catga.spi import end_all
-from catga.testing import ServerProcess, remove_namespace
+from catga.testing import ServerProcess
 from relay.crew import Crew, Processes, Tasks
 from relay.events import Delivery, body_digest, event_type, quality_of
 from relay.verdict import Expected, QualityRow, judge, read_books
-from relay.worker import one_line
 
 __all__ = ["Relay"]
 
@@ -30,7 +28,6 @@ STALLED = 60.0
 """Seconds without any progress after which waiting is pointless."""
 CONCURRENT = 128
 """So many publishes wait for their receipts at the same time."""
-REMOVAL_SECONDS = 10.0
 LEASE = 3.0
 """Short, so that what a killed worker held is taken over soon."""
 SETTINGS: Mapping[str, object] = {
@@ -125,20 +122,9 @@ class Relay:
         )
 
     async def _clean_up(self, _: object, error: BaseException | None, __: object) -> None:
-        """Remove the namespace from somebody's broker, or say that it is left behind."""
-        if not self.lasting or isinstance(error, ConnectionLost | AuthenticationError):
-            return
-        removing = asyncio.create_task(remove_namespace(self.url, self.namespace))
-        try:
-            await asyncio.wait([removing], timeout=REMOVAL_SECONDS)
-        finally:
-            await end_all([removing])
-        failure: BaseException | None = TimeoutError("it took too long")
-        if removing.done() and not removing.cancelled():
-            failure = removing.exception()
-        if failure is not None and str(failure) != str(error):  # the same is said once
-            where = f"namespace {self.namespace} at {parse_url(self.url)[0].shown}"
-            print(f"left behind: {where}: {one_line(failure)}", file=sys.stderr)
+        """Remove the namespace from somebody's broker."""
+        if self.lasting:
+            await clean_up(self.url, self.namespace, error)
 
     # ---- publishing
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import attrs
+from common import one_line
 
 from catga.spi import end_all
-from relay.worker import KILL_PLACES, KillPoint, Orders, Worker, one_line
+from relay.worker import KILL_PLACES, KillPoint, Orders, Worker
 
 __all__ = ["Crew", "Processes", "Tasks"]
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from common import one_line, until_input_ends
 
 from catga import Bus, CatgaError, Context
 from catga.spi import Instrument
 from relay.events import GitHubEvent, body_digest, event_type
 
-__all__ = ["KILL_PLACES", "KillPoint", "Orders", "Worker", "one_line", "run_as_process"]
+__all__ = ["KILL_PLACES", "KillPoint", "Orders", "Worker", "run_as_process"]
 
 GROUP = "relay-workers"
 KILL_PLACES = ("entering", "inside", "after")
@@ -45,13 +46,6 @@ class Orders:
     events: list[str]
     settings: dict[str, Any]
     kill_at: str | None = None
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class InFlight(Instrument, logging.Handler):
@@ -182,14 +176,7 @@ def run_as_process() -> int:
     worker = Worker(Path(orders.folder), orders.index, kill)
 
     async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def on_input() -> None:
-            loop.remove_reader(sys.stdin)
-            stop.set()
-
-        loop.add_reader(sys.stdin, on_input)
+        stop = until_input_ends()
         await worker.run(orders.url, orders.namespace, orders.settings, orders.events, stop)
 
     try:

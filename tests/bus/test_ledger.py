@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,14 @@ from typing import Any
 
 import pytest
 
+from bus.example_kit import alive, children
 from catga import Bus
+from catga.testing import free_port, wait_until
+from catga_redis.testing import RedisServer
+from redis import Redis
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ledger.py"
+SECRET = "s3same-0pen"
 
 
 @pytest.mark.parametrize("broker", ["redis", "nats"])
@@ -39,7 +45,10 @@ def _example() -> Any:
     return module
 
 
-def test_the_ledger_notices_a_payment_that_is_not_what_was_answered() -> None:
+def test_the_ledger_notices_a_payment_that_is_not_what_was_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
     ledger = _example()
 
     async def law() -> None:
@@ -57,3 +66,43 @@ def test_the_ledger_notices_a_payment_that_is_not_what_was_answered() -> None:
         assert any("account 1" in problem for problem in wrong.problems)
 
     asyncio.run(law())
+
+
+def _refused(*words: str) -> str:
+    command = [sys.executable, str(EXAMPLE), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+def test_a_server_that_is_of_no_use_is_told_of_in_one_line() -> None:
+    with RedisServer(password="right") as server:
+        words = _refused("--url", server.url.replace("right", SECRET))
+        assert "refused the credentials" in words
+        assert SECRET not in words
+    words = _refused("--url", f"nats://127.0.0.1:{free_port()}?connect_deadline=0.3")
+    assert "did not answer" in words
+
+
+def test_who_interrupts_the_ledger_finds_nothing_left_behind() -> None:
+    with RedisServer(password=SECRET) as server:
+        command = [sys.executable, str(EXAMPLE), "--url", server.url, "--payments", "5000"]
+        client = Redis(port=server.port, password=SECRET)
+        pipe = subprocess.PIPE
+        with client, subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
+            try:
+                wait_until(
+                    lambda: client.keys("*ledger-*account-*"), 30, lambda: "nothing is booked"
+                )
+                workers = children(running.pid)
+                assert len(workers) == 3
+                assert not any(SECRET in words for words in workers.values())
+                running.send_signal(signal.SIGINT)
+                out, err = running.communicate(timeout=40)
+                assert (running.returncode, out) == (130, ""), err
+                assert "Traceback" not in err
+                assert not client.keys("*ledger-*")
+                assert not any(alive(worker) for worker in workers)
+            finally:
+                running.kill()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bus.example_kit import alive, children
 from catga.testing import free_port, wait_until
 from catga_redis.testing import RedisServer
 from redis import Redis
@@ -104,15 +105,6 @@ def test_a_server_that_is_not_there_ends_it_in_one_line() -> None:
     assert "did not answer" in done.stderr
 
 
-def _children(parent: int) -> dict[int, str]:
-    """Return the command lines of a process' children, by their ids."""
-    shown = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
-    rows = (line.split(None, 2) for line in shown.stdout.splitlines())
-    return {int(pid): words for pid, ppid, words in rows if int(ppid) == parent}
-
-
 @contextlib.contextmanager
 def _long_relay(url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Start one that takes long; yield once its workers have written something down."""
@@ -148,7 +140,7 @@ def test_who_interrupts_it_finds_nothing_left_behind(
     with RedisServer(password=SECRET) as server:
         client = Redis(port=server.port, password=SECRET)
         with client, _long_relay(server.url, tmp_path) as running:
-            workers = _children(running.pid)
+            workers = children(running.pid)
             assert len(workers) == 2
             assert not any(SECRET in words for words in workers.values())
             assert client.keys("*relay-*")
@@ -158,24 +150,16 @@ def test_who_interrupts_it_finds_nothing_left_behind(
             assert "Traceback" not in err
             assert SECRET not in err
             assert not client.keys("*relay-*")
-            assert not any(_alive(worker) for worker in workers)
+            assert not any(alive(worker) for worker in workers)
     assert not list(tmp_path.iterdir())
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_the_workers_of_a_relay_that_was_killed_end_too(tmp_path: Path) -> None:
     with RedisServer() as server, _long_relay(server.url, tmp_path) as running:
-        workers = _children(running.pid)
+        workers = children(running.pid)
         running.kill()
         wait_until(
-            lambda: not any(_alive(worker) for worker in workers),
+            lambda: not any(alive(worker) for worker in workers),
             40,
             lambda: "the workers go on",
         )
@@ -183,7 +167,7 @@ def test_the_workers_of_a_relay_that_was_killed_end_too(tmp_path: Path) -> None:
 
 def test_a_worker_that_failed_is_named_in_the_verdict(tmp_path: Path) -> None:
     with RedisServer() as server, _long_relay(server.url, tmp_path) as running:
-        os.kill(min(_children(running.pid)), signal.SIGKILL)
+        os.kill(min(children(running.pid)), signal.SIGKILL)
         out, err = running.communicate(timeout=60)
     assert running.returncode == 1
     report = json.loads(out.splitlines()[-1])
