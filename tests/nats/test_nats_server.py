@@ -125,6 +125,9 @@ def test_tls_asked_for_is_never_replaced_by_clear_text(server: NatsServer) -> No
     url = server.url.replace("nats://", "nats://alice:s3cret@")
     words = asyncio.run(_refused(address_of(url, scheme="tls"), ConnectionLost))
     assert "in clear" in words
+    first = {"tls_first": True}
+    words = asyncio.run(_refused(address_of(url, scheme="tls"), ConnectionLost, **first))
+    assert "leave out tls_first" in words
 
 
 @pytest.mark.parametrize("name", ["credentials_file", "nkey_seed_file", "tls_ca_file"])

@@ -17,6 +17,7 @@ from catga.errors import (
 )
 from catga.spi import Address, Capability, EventKind, Mode, QualityOfService, Secret, Source
 from catga.testing import free_port
+from catga_nats.testing import NatsServer
 from catga_redis.checks import check_server, find_risks
 from catga_redis.plugin import catga_transports
 from catga_redis.settings import RedisSettings
@@ -74,10 +75,37 @@ def test_wrong_credentials_are_refused_at_once(binary: str | None, password: str
         asyncio.run(law())
 
 
-def test_tls_asked_of_a_server_in_clear_is_refused(server: RedisServer) -> None:
-    address = Address("rediss", (("127.0.0.1", server.port),), password=Secret("hush"))
-    error = asyncio.run(failure_of_opening(address))
-    assert type(error) is ConnectionLost
+@pytest.mark.parametrize("password", [None, "hush-hush"])
+def test_tls_asked_of_a_server_in_clear_is_refused_at_once(
+    binary: str | None, password: str | None
+) -> None:
+    with RedisServer(binary, password=password) as own:
+        address = Address("rediss", (("127.0.0.1", own.port),), password=Secret("hush"))
+        began = time.monotonic()
+        error = asyncio.run(failure_of_opening(address, 10.0))
+        assert time.monotonic() - began < 5.0, "no retry can help"
+        assert type(error) is ConnectionLost
+        assert str(error) == f"{address.shown}: the server does not speak TLS: use redis://"
+
+
+def test_tls_with_a_server_that_is_silent_waits_until_the_deadline(own_server: RedisServer) -> None:
+    own_server.pause()
+    address = Address("rediss", (("127.0.0.1", own_server.port),))
+    error = asyncio.run(failure_of_opening(address, 2.0))
+    assert str(error) == f"{address.shown} is not there: TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "words"), [("redis", "does not speak the protocol"), ("rediss", "not speak TLS")]
+)
+def test_a_server_of_another_kind_is_refused_at_once(scheme: str, words: str) -> None:
+    with NatsServer() as other:
+        address = Address(scheme, (("127.0.0.1", other.port),))
+        began = time.monotonic()
+        error = asyncio.run(failure_of_opening(address, 10.0))
+        assert time.monotonic() - began < 5.0, "no retry can help"
+        assert type(error) is ConnectionLost
+        assert words in str(error)
 
 
 def test_the_path_is_the_database(server: RedisServer) -> None:

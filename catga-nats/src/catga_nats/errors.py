@@ -62,6 +62,10 @@ def cannot_connect(address: str, error: BaseException | None, seconds: float) ->
     """Translate why `open` failed; `address` is shown without user information."""
     if isinstance(error, ClearTextError):
         return ConnectionLost(f"{address}: {error}")
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return ConnectionLost(
+            f"{address}: the server does not begin with TLS: leave out tls_first, or use nats://"
+        )
     if isinstance(error, ssl.SSLError):
         return ConnectionLost(f"{address}: no trust over TLS: {error.reason or error}")
     if error is not None and is_final(error):

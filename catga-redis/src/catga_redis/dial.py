@@ -10,14 +10,16 @@ from redis.asyncio.connection import Connection, SSLConnection
 from redis.exceptions import ReadOnlyError
 
 from catga.errors import AuthenticationError, CatgaError, ConfigurationError, ConnectionLost
-from catga.spi import Address, Runtime, Secret
-from catga_redis.errors import REPLY_ERRORS, translate
+from catga.spi import Address, Runtime, Secret, end_all
+from catga_redis.errors import REPLY_ERRORS, InClear, is_final, translate
 from catga_redis.settings import RedisSettings
 
 __all__ = ["Dialer", "connect", "database"]
 
 _DEFAULT_PORT = 6379
 _PAUSE = 0.1
+_HANDSHAKE_SECONDS = 0.5
+"""So long a server may take to speak TLS before it is asked whether it speaks in clear."""
 
 
 class Dialer:
@@ -90,15 +92,18 @@ class Dialer:
         return await connect(self._make, host, at, self._arguments, refuse_replica=self.has_choice)
 
     async def dial_until(self, runtime: Runtime) -> Connection:
-        """Dial again and again until the connect deadline; a wrong password fails at once."""
+        """Dial again and again until the connect deadline.
+
+        What trying again cannot heal fails at once: a wrong password, no TLS, another protocol.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + runtime.connect_deadline
         while True:
             left = deadline - loop.time()
             try:
                 return await self.dial(max(left, 0.01))
-            except ConnectionLost:
-                if loop.time() + _PAUSE >= deadline:
+            except ConnectionLost as error:
+                if is_final(error) or loop.time() + _PAUSE >= deadline:
                     raise
             await asyncio.sleep(_PAUSE)
 
@@ -118,13 +123,47 @@ async def connect(
     """
     connection = make(host=host, port=port, **arguments)
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]  # the client's
+        if isinstance(connection, SSLConnection):
+            await _connect_over_tls(connection, host, port)
+        else:
+            await connection.connect()  # type: ignore[no-untyped-call]  # the client's
         if refuse_replica:
             await _refuse_replica(connection, f"{host}:{port}")
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
     return connection
+
+
+async def _connect_over_tls(connection: Connection, host: str, port: int) -> None:
+    """Connect; raise `InClear` for a server that does not speak TLS.
+
+    Such a one takes the greeting for the beginning of a command, and waits for its end.
+    """
+    connecting: asyncio.Task[None] = asyncio.ensure_future(
+        connection.connect()  # type: ignore[no-untyped-call]  # the client's
+    )
+    try:
+        await asyncio.wait([connecting], timeout=_HANDSHAKE_SECONDS)
+        if not connecting.done() and await _answers_in_clear(host, port):
+            raise InClear
+        await connecting
+    finally:
+        await end_all([connecting])
+
+
+async def _answers_in_clear(host: str, port: int) -> bool:
+    """Ask with a bare PING, which holds no secret: a pong, or an error for lack of a password."""
+    try:
+        async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(b"PING\r\n")
+                return (await reader.read(5)).startswith((b"+PONG", b"-"))
+            finally:
+                writer.transport.abort()
+    except OSError:  # and so is `TimeoutError`
+        return False
 
 
 async def _refuse_replica(connection: Connection, shown: str) -> None:

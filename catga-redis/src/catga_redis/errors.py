@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from catga.errors import (
     AuthenticationError,
     CatgaError,
@@ -12,7 +14,16 @@ from catga.errors import (
 from catga.spi import Rejected, Unknown
 from redis import exceptions as redis_errors
 
-__all__ = ["ELSEWHERE", "REPLY_ERRORS", "ReplyLost", "refused", "translate", "unconfirmed"]
+__all__ = [
+    "ELSEWHERE",
+    "REPLY_ERRORS",
+    "InClear",
+    "ReplyLost",
+    "is_final",
+    "refused",
+    "translate",
+    "unconfirmed",
+]
 
 _FATAL = (
     redis_errors.AuthenticationError,
@@ -60,6 +71,36 @@ class ReplyLost(ConnectionLost):
     """The command was written and its reply never came: it may have taken effect."""
 
 
+class InClear(Exception):
+    """TLS was asked for and the server speaks in clear."""
+
+
+def is_final(error: ConnectionLost) -> bool:
+    """Say whether connecting again cannot help: the server speaks another language."""
+    cause = error.__cause__
+    return isinstance(cause, InClear | redis_errors.InvalidResponse) or _over_tls(cause) is not None
+
+
+def _over_tls(error: BaseException | None) -> ssl.SSLError | None:
+    """Return what went wrong with TLS itself; the client wraps it."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    # The peer may also just be gone in the middle of it.
+    return None if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else error
+
+
+def _foreign(error: BaseException) -> str:
+    """Return what is said of a server that speaks another language; nothing of any other."""
+    failed = _over_tls(error)
+    if isinstance(error, InClear) or (failed and failed.reason == "WRONG_VERSION_NUMBER"):
+        return "the server does not speak TLS: use redis://"
+    if failed is not None:
+        return f"no trust over TLS: {failed.reason or failed}"
+    if isinstance(error, redis_errors.InvalidResponse):
+        return "the server does not speak the protocol of Redis (if it wants TLS: use rediss://)"
+    return ""
+
+
 def translate(error: BaseException, where: str) -> CatgaError:
     """Return the Catga error for what the client raised while talking to `where`.
 
@@ -74,6 +115,8 @@ def translate(error: BaseException, where: str) -> CatgaError:
         )
     if isinstance(error, redis_errors.ResponseError):
         return _from(TransportError(f"{where} refused: {error}"), error)
+    if said := _foreign(error):
+        return _from(ConnectionLost(f"{where}: {said}"), error)
     return _from(
         ConnectionLost(f"{where} is not there: {str(error) or type(error).__name__}"), error
     )
