@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import platform
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -21,13 +20,13 @@ from catga.cli.speeds import Bench, Speed, exchange, latency, one_by_one, reques
 from catga.cli.terminal import INTERRUPTED, console, printable, quiet, until_signal
 from catga.errors import CatgaError
 from catga.ground.ids import new_instance
-from catga.ground.tasks import finish
+from catga.ground.tasks import end_all, finish, first_of
 from catga.plugins import installed_catalog
 from catga.settings import parse_url
 
 __all__ = ["Wanted", "measure"]
 
-_Act = Callable[[Bench, int], Awaitable[list[Speed]]]
+_Act = Callable[[Bench, int], Coroutine[Any, Any, list[Speed]]]
 
 
 @attrs.frozen(kw_only=True)
@@ -108,28 +107,15 @@ async def _work(
             what = f"qos {qos} {name}"
             tell(what)
             task = asyncio.ensure_future(act(bench, qos))
-            if await _first(task, stop):
-                report.interrupted = True
-                return
             try:
+                if not await first_of(task, stop):
+                    report.interrupted = True
+                    return
                 report.speeds += task.result()
             except (CatgaError, TimeoutError) as error:
                 report.failures[what] = " ".join(str(error).split()) or "took too long"
-
-
-async def _first(task: asyncio.Future[list[Speed]], stop: asyncio.Event) -> bool:
-    """Wait for the task or the signal; return whether it was the signal, the task being ended."""
-    signalled = asyncio.ensure_future(stop.wait())
-    try:
-        waiting: set[asyncio.Future[Any]] = {task, signalled}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        return not task.done()
-    finally:
-        for each in (signalled, task):
-            if not each.done():
-                each.cancel()
-                with contextlib.suppress(asyncio.CancelledError, CatgaError):
-                    await each
+            finally:
+                await end_all([task])
 
 
 async def _remove(bench: Bench, report: _Report) -> None:
