@@ -13,6 +13,7 @@ from catga.cli.errors import CommandFailed, verbose_option
 from catga.cli.nodes import nodes
 from catga.cli.plugins import plugins
 from catga.cli.run import run
+from catga.cli.terminal import INTERRUPTED
 from catga.cli.verify import verify
 from catga.errors import CatgaError
 from catga.plugins import installed_catalog
@@ -40,11 +41,14 @@ class _Program(click.Group):
         return None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command; Ctrl-C that it does not handle itself is exit status 130."""
         try:
             return super().invoke(ctx)
         except CatgaError as error:
             raise CommandFailed(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 def _load(descriptor: CommandDescriptor) -> click.Command:

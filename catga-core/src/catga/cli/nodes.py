@@ -100,17 +100,22 @@ async def _list(wanted: _Wanted) -> int:
 
 async def _follow(wanted: _Wanted) -> int:
     stop = asyncio.Event()
+    watching = asyncio.ensure_future(_watch(wanted))
     with until_signal(stop):
-        async with _bus(wanted) as bus, bus.discovery.watch() as watch:
-            with _shown(wanted) as show:
-                while not stop.is_set():
-                    reading = asyncio.ensure_future(watch.receive(_REFRESH))
-                    try:
-                        if await first_of(reading, stop):
-                            show(watch, reading.result())
-                    finally:
-                        await end_all([reading])
+        try:
+            if await first_of(watching, stop):
+                await watching  # it ends by itself only with an error
+        finally:
+            await end_all([watching])
     return INTERRUPTED
+
+
+async def _watch(wanted: _Wanted) -> None:
+    """Connect, and show what changes, until cancelled."""
+    async with _bus(wanted) as bus, bus.discovery.watch() as watch:
+        with _shown(wanted) as show:
+            while True:
+                show(watch, await watch.receive(_REFRESH))
 
 
 # ---- showing it
