@@ -112,6 +112,23 @@ def test_a_request_is_answered_at_every_quality(qos: QualityOfService) -> None:
     run(law)
 
 
+def test_what_is_no_request_cannot_be_asked() -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus()
+        handled: list[Order] = []
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            handled.append(order)
+
+        async with bus:
+            with pytest.raises(ConfigurationError, match="Order is no Request and has no answer"):
+                await bus.request(Order(1))  # type: ignore[arg-type]  # that is the point
+        assert handled == []
+
+    run(law)
+
+
 def test_a_handler_that_fails_for_good_is_told_to_the_requester_once() -> None:
     async def law(probe: Probe) -> None:
         attempts: list[int] = []

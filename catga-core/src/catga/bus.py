@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import attrs
 from msgspec.structs import replace
 
-from catga.codecs import TypeRegistry, WireType
+from catga.codecs import TypeRegistry
 from catga.engine.addressing import extras_of
 from catga.engine.bulk import AfterPublish, Encode, publish_all
 from catga.engine.context import CURRENT
@@ -321,10 +321,12 @@ class Bus(Router):
         Raises `RemoteError` when the handler failed (at QoS 1 and 2: in its last attempt),
         `NoResponders` where the transport can tell that nobody listens, `RequestTimeout` when no
         response came in time (at QoS 1 and 2 the outcome is unknown then: it may still be
-        handled), `DecodeError` when the response is not what the request declares, and what
-        `publish` raises. Cancelled: the request may still be handled.
+        handled), `DecodeError` when the response is not what the request declares,
+        `ConfigurationError` for a message that is no `Request`, and what `publish` raises.
+        Cancelled: the request may still be handled.
         """
         session = self._running()
+        wire = self._registry.request(type(request))
         seconds = self._timeout(timeout)
         group = self.group if to is None else check_token(to, "destination")
         deadline = self._clock.now() + timedelta(seconds=seconds)
@@ -334,7 +336,6 @@ class Bus(Router):
             return await self._outgoing(request, qos, group, extras)
 
         data = await session.requester.ask(session.publisher, make, seconds)
-        wire: WireType = self._registry.of(type(request))
         result: ResponseT = wire.decode_response(data)
         return result
 

@@ -83,6 +83,16 @@ class TypeRegistry:
         except KeyError:
             return self.register(cls)
 
+    def request(self, cls: type) -> WireType:
+        """As `of`, for what is to be answered. Raises `ConfigurationError` for anything else."""
+        wire = self.of(cls)
+        if not wire.is_request:
+            raise ConfigurationError(
+                f"{_full(cls)} is no Request and has no answer: publish or send it, or derive it "
+                "from Request[…]"
+            )
+        return wire
+
     def named(self, name: str) -> WireType:
         """Return the wire type called `name`. Raises `UnknownTypeError`."""
         try:
