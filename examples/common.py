@@ -47,7 +47,7 @@ def until_input_ends() -> asyncio.Event:
 
 
 async def clean_up(url: str, namespace: str, error: BaseException | None) -> None:
-    """Remove a namespace after a run that ended with `error`, or say that it is left behind."""
+    """Remove a namespace after a run that ended with `error`, or say that it may be left behind."""
     if isinstance(error, ConnectionLost | AuthenticationError):
         return  # nothing came so far
     removing = asyncio.create_task(remove_namespace(url, namespace))
@@ -61,4 +61,4 @@ async def clean_up(url: str, namespace: str, error: BaseException | None) -> Non
             failure = removing.exception()
     if failure is not None and str(failure) != str(error):  # the same is said once
         where = f"namespace {namespace} at {parse_url(url)[0].shown}"
-        print(f"left behind: {where}: {one_line(failure)}", file=sys.stderr)
+        print(f"perhaps left behind: {where}: {one_line(failure)}", file=sys.stderr)
