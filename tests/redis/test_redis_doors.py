@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import ssl
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from redis_kit import NAMESPACE, Lab, address_of, admin, gather_deliveries, lab, out, topology
@@ -93,6 +98,38 @@ def test_tls_with_a_server_that_is_silent_waits_until_the_deadline(own_server: R
     address = Address("rediss", (("127.0.0.1", own_server.port),))
     error = asyncio.run(failure_of_opening(address, 2.0))
     assert str(error) == f"{address.shown} is not there: TimeoutError"
+
+
+@contextlib.contextmanager
+def tls_port() -> Iterator[int]:
+    """Yield a port of this process that speaks TLS, and ends whatever does not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                peer, _ = listener.accept()
+                with peer, contextlib.suppress(OSError):
+                    context.wrap_socket(peer, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("password", [None, Secret("hush")])
+def test_a_server_that_may_want_tls_is_told_of(password: Secret | None) -> None:
+    with tls_port() as port:
+        address = Address("redis", (("127.0.0.1", port),), password=password)
+        error = asyncio.run(failure_of_opening(address))
+    assert type(error) is ConnectionLost
+    assert str(error).endswith("use rediss://")
+    assert "hush" not in str(error)
 
 
 @pytest.mark.parametrize(

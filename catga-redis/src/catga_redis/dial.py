@@ -11,7 +11,7 @@ from redis.exceptions import ReadOnlyError
 
 from catga.errors import AuthenticationError, CatgaError, ConfigurationError, ConnectionLost
 from catga.spi import Address, Runtime, Secret, end_all
-from catga_redis.errors import REPLY_ERRORS, InClear, is_final, translate
+from catga_redis.errors import REPLY_ERRORS, InClear, is_final, translate, was_hung_up
 from catga_redis.settings import RedisSettings
 
 __all__ = ["Dialer", "connect", "database"]
@@ -103,7 +103,11 @@ class Dialer:
             try:
                 return await self.dial(max(left, 0.01))
             except ConnectionLost as error:
-                if is_final(error) or loop.time() + _PAUSE >= deadline:
+                if is_final(error):
+                    raise
+                if loop.time() + _PAUSE >= deadline:
+                    if self._make is Connection and was_hung_up(error):
+                        raise ConnectionLost(f"{error} If it wants TLS: use rediss://") from error
                     raise
             await asyncio.sleep(_PAUSE)
 

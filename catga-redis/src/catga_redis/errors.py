@@ -23,6 +23,7 @@ __all__ = [
     "refused",
     "translate",
     "unconfirmed",
+    "was_hung_up",
 ]
 
 _FATAL = (
@@ -79,6 +80,13 @@ def is_final(error: ConnectionLost) -> bool:
     """Say whether connecting again cannot help: the server speaks another language."""
     cause = error.__cause__
     return isinstance(cause, InClear | redis_errors.InvalidResponse) or _over_tls(cause) is not None
+
+
+def was_hung_up(error: ConnectionLost) -> bool:
+    """Say whether the server took the connection and ended it: so does one that wants TLS."""
+    cause = error.__cause__
+    reset = cause is not None and isinstance(cause.__context__, ConnectionResetError)
+    return reset or str(cause).startswith("Connection closed by server")
 
 
 def _over_tls(error: BaseException | None) -> ssl.SSLError | None:
