@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 import sys
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from catga import AuthenticationError, ConnectionLost
 from catga.settings import parse_url
 from catga.spi import end_all
 from catga.testing import remove_namespace
 
-__all__ = ["clean_up", "count", "one_line", "until_input_ends"]
+__all__ = ["clean_up", "count", "one_line", "until_input_ends", "until_terminated"]
 
+T = TypeVar("T")
 REMOVAL_SECONDS = 10.0
 
 
@@ -44,6 +48,14 @@ def until_input_ends() -> asyncio.Event:
 
     loop.add_reader(sys.stdin, on_input)
     return stop
+
+
+async def until_terminated(work: Awaitable[T]) -> T:
+    """Await `work` in this task, which SIGTERM cancels, as Ctrl-C does."""
+    running = asyncio.current_task()
+    if running is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    return await work
 
 
 async def clean_up(url: str, namespace: str, error: BaseException | None) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
-from common import count, one_line
+from common import count, one_line, until_terminated
 from relay.carrying import Relay
 from relay.events import read_deliveries
 from relay.verdict import QualityRow
@@ -136,20 +136,12 @@ def carry(options: argparse.Namespace, console: Console, stack: contextlib.ExitS
         server=server if options.restart_server else None,
         lasting=server is None and not url.startswith("inmemory:"),
     )
-    rows = asyncio.run(until_terminated(relay))
+    rows = asyncio.run(until_terminated(relay.run()))
     show(console, shown, rows, relay.problems)
     if options.json:
         figures = {str(quality): attrs.asdict(row) for quality, row in rows.items()}
         print(json.dumps({"url": shown, "ok": not relay.problems, "qos": figures}))
     return not relay.problems
-
-
-async def until_terminated(relay: Relay) -> dict[int, QualityRow]:
-    """Run it; SIGTERM cancels it, as Ctrl-C does."""
-    running = asyncio.current_task()
-    if running is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    return await relay.run()
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ import contextlib
 import json
 import random
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import attrs
-from common import clean_up, count, one_line, until_input_ends
+from common import clean_up, count, one_line, until_input_ends, until_terminated
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -343,9 +344,11 @@ def main() -> int:
             parse_url(options.url)[0].shown if options.url else options.broker, options.payments
         )
         with broker(options) as (url, server):
-            asyncio.run(run_payments(options, url, server, report))
+            asyncio.run(until_terminated(run_payments(options, url, server, report)))
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     except (CatgaError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -85,7 +85,8 @@ def test_a_server_that_is_of_no_use_is_told_of_in_one_line() -> None:
     assert "did not answer" in words
 
 
-def test_who_interrupts_the_ledger_finds_nothing_left_behind() -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_interrupts_the_ledger_finds_nothing_left_behind(number: int, status: int) -> None:
     with RedisServer(password=SECRET) as server:
         command = [sys.executable, str(EXAMPLE), "--url", server.url, "--payments", "5000"]
         client = Redis(port=server.port, password=SECRET)
@@ -98,9 +99,9 @@ def test_who_interrupts_the_ledger_finds_nothing_left_behind() -> None:
                 workers = children(running.pid)
                 assert len(workers) == 3
                 assert not any(SECRET in words for words in workers.values())
-                running.send_signal(signal.SIGINT)
+                running.send_signal(number)
                 out, err = running.communicate(timeout=40)
-                assert (running.returncode, out) == (130, ""), err
+                assert (running.returncode, out) == (status, ""), err
                 assert "Traceback" not in err
                 assert not client.keys("*ledger-*")
                 assert not any(alive(worker) for worker in workers)
