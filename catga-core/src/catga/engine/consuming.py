@@ -61,6 +61,8 @@ class Consumer:
         self._settlers: list[asyncio.Task[None]] = []
         self.name = f"{handler.group or 'broadcast'}/{handler.wire.name}"
         self._outcomes = Outcomes(handler, services, self.counts, self.name, self._queue)
+        self._plain = not handler.is_request
+        self._note = self._outcomes.handled.append
         self._pool = Pool(
             handler.concurrency,
             self._handle,
@@ -162,17 +164,17 @@ class Consumer:
         """Run the handler on one delivery, in a worker; return what is left to be awaited."""
         if work.state is not _QUEUED:
             return None  # given back or lost while it waited
-        now = self._now()
-        if work.exactly and self._is_old(work, now):
+        if work.exactly and self._is_old(work):
             return self._look_again(work)
-        return self._begin(work, now)
+        return self._begin(work)
 
-    def _is_old(self, work: Work, now: float) -> bool:
+    def _is_old(self, work: Work) -> bool:
         """Say whether it may have been completed elsewhere since it was looked up.
 
         A process that is starved believes in leases that have ended, and would run it again.
         """
-        return now - work.since >= work.feed.stale_after and self._outcomes.once is not None
+        old = self._now() - work.since >= work.feed.stale_after
+        return old and self._outcomes.once is not None
 
     async def _look_again(self, work: Work) -> None:
         """Run it unless it was completed meanwhile, or that cannot be told; settle it then."""
@@ -183,15 +185,15 @@ class Consumer:
         if completed is not False:
             self._outcomes.decide(work, _ACK if completed else Nack(_PAUSE))
             return
-        rest = self._begin(work, self._now())
+        rest = self._begin(work)
         if rest is not None:
             await rest
 
-    def _begin(self, work: Work, now: float) -> Coroutine[Any, Any, None] | None:
+    def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:
         envelope, message = work.envelope, work.message
         if envelope is None:
             return None
-        delivery = work.delivery
+        delivery, now = work.delivery, self._now()
         if delivery.lease_until <= now or delivery.doubtful:
             self._lost(work)  # this process stood still: it may run elsewhere by now
             return None
@@ -229,7 +231,10 @@ class Consumer:
         finished = self._s.signals.finished
         if finished is not None:
             finished(work.context, error)
-        self._outcomes.conclude(work, error)
+        if error is None and self._plain and work.feed.settler is None:
+            self._note(work)  # almost always at QoS 0
+        else:
+            self._outcomes.conclude(work, error)
 
     # ---- time
 

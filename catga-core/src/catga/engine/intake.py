@@ -115,8 +115,7 @@ class Intake:
                 continue
             qos = (least if envelope.qos < least else envelope.qos) if stored else _AT_MOST  # noqa: FURB136 - a call costs more
             exactly = qos is _EXACTLY
-            work = Work(delivery, _ACK, exactly, feed, envelope, message, qos, now)
-            work.exactly = exactly
+            work = Work(delivery, _ACK, exactly, feed, envelope, message, qos, now, exactly)
             (once if exactly and recorded else ready).append(work)
         feed.works.update(ready, once)
         if once and not self._exact:

@@ -42,7 +42,7 @@ class Outcomes:
         self._name = name
         self._requeue = requeue
         self._answers = handler.is_request
-        self._handled: list[Work] = []
+        self.handled: list[Work] = []
         """At QoS 0, where nothing is settled; not accounted for yet."""
         self.once: Once | None = None
         """Set when this handler has completion records."""
@@ -75,7 +75,7 @@ class Outcomes:
         if self._answers:
             self._respond(work, error)
         if error is None:
-            self._handled.append(work)
+            self.handled.append(work)
         else:
             self.off_hands(work, "dropped")
 
@@ -211,8 +211,9 @@ class Outcomes:
 
     def account(self) -> None:
         """Account for what was handled at QoS 0 since the last time: one by one it is dear."""
-        if self._handled:
-            works, self._handled = self._handled, []
+        if self.handled:
+            works = self.handled[:]
+            self.handled.clear()
             feeds = {work.feed for work in works}
             for feed in feeds:
                 self.acknowledged([work for work in works if work.feed is feed])

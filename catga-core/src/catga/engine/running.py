@@ -18,6 +18,7 @@ from catga.model.message import Identity, Message, adopt
 __all__ = ["remember", "run_handler"]
 
 # Members of an enumeration are looked up dearly.
+_ENDED = object()
 _RUNNING, _SETTLING = State.RUNNING, State.SETTLING
 
 
@@ -31,20 +32,18 @@ def run_handler(
     """
     variables = copy_context()
     ids = _ids_of(work) if work.exactly else None
-    work.state = _RUNNING
     try:
         handler = call.invoke(message, work.context) if call.wants_context else call.invoke(message)
         waiting = variables.run(_begin, handler, work, ids)
-    except StopIteration as stop:
-        work.response = stop.value
+        if waiting is not _ENDED:
+            work.state = _RUNNING
+            work.task = asyncio.current_task()
+            work.deadline = deadline
+            return _finish(work, run_in_context(variables, handler, waiting), owner)
     except (KeyboardInterrupt, SystemExit):
         raise  # the end of the process
     except BaseException as error:  # also a cancellation: nobody else ran meanwhile
         work.error = error
-    else:
-        work.task = asyncio.current_task()
-        work.deadline = deadline
-        return _finish(work, run_in_context(variables, handler, waiting), owner)
     work.state = _SETTLING
     return None
 
@@ -63,7 +62,11 @@ def _begin(handler: Coroutine[Any, Any, Any], work: Work, ids: Callable[[], str]
     CURRENT.set(work)
     if ids is not NEXT_ID.get():  # setting is ten times dearer than looking
         NEXT_ID.set(ids)
-    return handler.send(None)
+    try:
+        return handler.send(None)
+    except StopIteration as stop:  # here, for an exception is dear on its way out of a context
+        work.response = stop.value
+        return _ENDED
 
 
 async def _finish(work: Work, rest: Coroutine[Any, Any, Any], owner: TaskOwner) -> None:

@@ -54,9 +54,9 @@ class Work(Settle, eq=False):
     qos: QualityOfService = QualityOfService.AT_MOST_ONCE
     since: float = 0.0
     """When it came."""
-    state: State = State.QUEUED
     exactly: bool = False
     """Whether it is stored and must not be handled twice (QoS 2)."""
+    state: State = State.QUEUED
     response: Any = None
     """What its handler returned."""
     error: BaseException | None = None
