@@ -108,10 +108,13 @@ def _messages(whole: bytes, at: int) -> tuple[bytes, list[Message], int, int]:
                 subject, size, start = words[1], int(words[-1]), end + 2
                 reply = words[3] if answered else b""
                 line = b"" if answered else whole[at:start]  # each reply is another one
-            body, stop = start + head, start + size
+            stop = start + size
             if length < stop + 2:
                 return sid, run, at, stop + 2 - at
-            run.append(Message(subject, reply, whole[body:stop], whole[start:body]))
+            body = start + head
+            run.append(
+                Message(subject, reply, whole[body:stop], whole[start:body] if head else b"")
+            )
             at = stop + 2
     except (ValueError, LookupError):
         if not run:  # else it will be found again, behind what came before it

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from catga.codecs.cloudevents import ReadEvent, read_envelope
 from catga.codecs.registry import WireType
-from catga.ground.ids import is_message_id
+from catga.ground.ids import MESSAGE_ID_LIMIT
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 
@@ -45,14 +45,17 @@ class EventReader:
         if self._parse is not None and not headers:
             try:
                 event = self._parse(body)
-                message = event.data
+                message, name = event.data, event.id
                 guard = self._guard
                 if (
                     message is not UNREAD
                     and event.time.tzinfo is UTC
                     and event.deadline is None
                     and event.source
-                    and is_message_id(event.id)
+                    # As `is_message_id` has it: a call costs as much, and its length is known.
+                    and name.isascii()
+                    and name.isprintable()
+                    and " " not in name
                     and (guard is None or guard(message))
                 ):
                     event.data = _READ
@@ -72,6 +75,7 @@ def _event_of(wire: WireType) -> type[msgspec.Struct]:
             ("type", Literal[wire.name]),
             ("version", Literal[wire.version]),
             ("content_type", Literal["application/json"]),
+            ("id", Annotated[str, msgspec.Meta(min_length=1, max_length=MESSAGE_ID_LIMIT)]),
             ("time", datetime),
             ("qos", QualityOfService),
             ("data_base64", None, None),

@@ -13,13 +13,14 @@ from catga.engine.intake import Intake
 from catga.engine.once import Once
 from catga.engine.outcomes import Outcomes
 from catga.engine.pool import Pool
-from catga.engine.running import remember, run_handler
+from catga.engine.running import run_handler
 from catga.engine.services import Services
 from catga.engine.settling import Settler
 from catga.engine.suspects import Suspects
 from catga.engine.transaction import Atomic
 from catga.engine.work import Feed, State, Stop, Work
 from catga.ground.deadline import Deadline
+from catga.model.message import Identity, Message, adopt
 from catga.model.outcome import Drained
 from catga.spi import (
     Ack,
@@ -62,6 +63,7 @@ class Consumer:
         self.name = f"{handler.group or 'broadcast'}/{handler.wire.name}"
         self._outcomes = Outcomes(handler, services, self.counts, self.name, self._queue)
         self._plain = not handler.is_request
+        self._adopts = issubclass(handler.wire.cls, Message)
         self._note = self._outcomes.handled.append
         self._pool = Pool(
             handler.concurrency,
@@ -207,7 +209,8 @@ class Consumer:
             except BaseException as error:
                 self._outcomes.poison(work, error)
                 return None
-        remember(message, envelope)
+        if self._adopts:  # the message has the identity it was sent with
+            adopt(message, Identity(envelope.id, envelope.time, envelope.correlation_id))
         started = self._s.signals.started
         if started is not None:
             started(work.context)

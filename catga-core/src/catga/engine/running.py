@@ -12,10 +12,8 @@ from catga.engine.handling import Call
 from catga.engine.work import State, Work
 from catga.ground.ids import NEXT_ID, derived_ids
 from catga.ground.tasks import TaskOwner, run_in_context
-from catga.model.envelope import Envelope
-from catga.model.message import Identity, Message, adopt
 
-__all__ = ["remember", "run_handler"]
+__all__ = ["run_handler"]
 
 # Members of an enumeration are looked up dearly.
 _ENDED = object()
@@ -96,9 +94,3 @@ async def _finish(work: Work, rest: Coroutine[Any, Any, Any], owner: TaskOwner) 
         if task is not None and not owner.closing:
             while task.cancelling():
                 task.uncancel()
-
-
-def remember(message: Any, envelope: Envelope) -> None:
-    """Give a received message the identity it was sent with."""
-    if isinstance(message, Message):
-        adopt(message, Identity(envelope.id, envelope.time, envelope.correlation_id))
