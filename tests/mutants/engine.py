@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from catga import plan
-from catga.engine import consuming, running
+from catga.engine import consuming
+from catga.engine import work as in_hand
 from catga.engine.consuming import Consumer
 from catga.engine.once import Admitted, Once
 from catga.engine.outcomes import Outcomes
@@ -136,7 +137,7 @@ def acknowledges_without_a_record(real: Any) -> Any:
     return carry_out
 
 
-@mutant(Base.ENGINE, running, "derived_ids", law="test_a_rerun_publishes_nothing_new")
+@mutant(Base.ENGINE, in_hand, "derived_ids", law="test_a_rerun_publishes_nothing_new")
 def publishes_under_new_ids(real: Any) -> Any:
     """What a handler publishes at QoS 2 gets an id of chance."""
 
@@ -146,7 +147,7 @@ def publishes_under_new_ids(real: Any) -> Any:
     return derived_ids
 
 
-@mutant(Base.ENGINE, running, "derived_ids", law="test_a_rerun_publishes_nothing_new")
+@mutant(Base.ENGINE, in_hand, "derived_ids", law="test_a_rerun_publishes_nothing_new")
 def derives_ids_without_the_ordinal(real: Any) -> Any:
     """All that one handler publishes gets one id."""
 
@@ -157,7 +158,7 @@ def derives_ids_without_the_ordinal(real: Any) -> Any:
     return derived_ids
 
 
-@mutant(Base.ENGINE, running, "derived_ids", law="test_each_group_publishes_its_own")
+@mutant(Base.ENGINE, in_hand, "derived_ids", law="test_each_group_publishes_its_own")
 def derives_ids_without_the_group(real: Any) -> Any:
     """Two groups that handle one message publish under the same ids."""
 

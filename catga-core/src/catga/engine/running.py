@@ -10,7 +10,7 @@ from typing import Any
 from catga.engine.context import CURRENT
 from catga.engine.handling import Call
 from catga.engine.work import State, Work
-from catga.ground.ids import NEXT_ID, derived_ids
+from catga.ground.ids import NEXT_ID
 from catga.ground.tasks import TaskOwner, run_in_context
 
 __all__ = ["run_handler"]
@@ -29,7 +29,7 @@ def run_handler(
     anything, and `work.stop` says whether we ended it. What is left is awaited in the same task.
     """
     variables = copy_context()
-    ids = _ids_of(work) if work.exactly else None
+    ids = work.next_id if work.exactly else None
     try:
         handler = call.invoke(message, work.context) if call.wants_context else call.invoke(message)
         waiting = variables.run(_begin, handler, work, ids)
@@ -44,15 +44,6 @@ def run_handler(
         work.error = error
     work.state = _SETTLING
     return None
-
-
-def _ids_of(work: Work) -> Callable[[], str] | None:
-    """Return where the ids of what it publishes come from: the same ones in every run."""
-    envelope, group = work.envelope, work.feed.group
-    if envelope is None or not group:
-        return None
-    # Of the group as well: two groups that publish the same are two senders.
-    return derived_ids(group, envelope.type, envelope.id)
 
 
 def _begin(handler: Coroutine[Any, Any, Any], work: Work, ids: Callable[[], str] | None) -> Any:

@@ -11,6 +11,7 @@ from catga.codecs import UNREAD
 from catga.engine.context import Context
 from catga.engine.deadletters import DeadLetter
 from catga.engine.transaction import Atomic
+from catga.ground.ids import derived_ids, new_message_id
 from catga.model.envelope import Envelope
 from catga.model.qos import QualityOfService
 from catga.spi import Effects, Outgoing, Record, Settle, Source, Subscription
@@ -76,6 +77,7 @@ class Work(Settle, eq=False):
     ended: str = ""
     """What became of it, once it is off our hands."""
     _context: Context | None = None
+    _ids: Callable[[], str] | None = None
 
     @property
     def context(self) -> Context | None:
@@ -93,9 +95,18 @@ class Work(Settle, eq=False):
         """What its handler's transaction wrote, if it had one."""
         return None if self._context is None else self._context.effects
 
+    def next_id(self) -> str:
+        """Return the id of what its handler publishes next: the same ones in every run."""
+        if self._ids is None:
+            self._ids, envelope, group = new_message_id, self.envelope, self.feed.group
+            if envelope is not None and group:
+                # Of the group as well: two groups that publish the same are two senders.
+                self._ids = derived_ids(group, envelope.type, envelope.id)
+        return self._ids()
+
     def begin_anew(self) -> None:
         """Be as it was before its handler ran."""
-        self._context = self.reply = self.error = self.record = self.effects = None
+        self._ids = self._context = self.reply = self.error = self.record = self.effects = None
         self.response = None
         self.state = State.QUEUED
 
