@@ -274,10 +274,17 @@ def isolated(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[0])
 def sample_plugin(session: nox.Session) -> None:
-    """A third party's transport, installed from its wheel and found by its entry point."""
+    """A third party's transport, installed from its wheel and found by its entry point.
+
+    Then under the whole kit, as its author would run it.
+    """
     wheels = _wheels(session, ("catga-core", "tests/sample_plugin"))
     ours = ("catga-core", "catga-sqlite-sample")
     session.install(*FRESH, "--find-links", str(wheels), "--reinstall", *ours)
     session.install(*_group("test"))
     checks = (str(path) for path in sorted(Path("tests/sample_plugin").glob("check_*.py")))
-    session.run("python", "-m", "pytest", *checks)
+    session.run(
+        *("python", "-m", "pytest", "-n", "4", "--timeout=300", "--timeout-method=thread"),
+        *(*checks, *session.posargs),
+        env={"CATGA_TEST_PROFILE": os.environ.get("CATGA_TEST_PROFILE", "ci")},
+    )

@@ -104,6 +104,17 @@ def test_an_id_is_known_for_the_window_and_a_record_for_its_time(file: Path) -> 
     run(law)
 
 
+def test_attempts_and_replays_of_another_copy_go_on_counting(file: Path) -> None:
+    async def law() -> None:
+        async with opened(file) as transport:
+            await transport.publish([replace(outgoing("a"), attempts=3, replays=2)])
+            for source in (GROUP, attrs.evolve(GROUP, group="new")):
+                found = await one(await transport.subscribe(source))
+                assert (found.attempt, found.replays) == (4, 2)
+
+    run(law)
+
+
 # ---- settlement
 
 

@@ -52,7 +52,7 @@ def declare_group(db: Db, source: Source) -> int:
     queue = find_group(db, source)
     if queue is None:
         queue = add_queue(db, source, "", FOREVER)
-        sql = "INSERT INTO work SELECT ?, sequence, 0, '', 0 FROM entry WHERE subject = ?"
+        sql = "INSERT INTO work SELECT ?, sequence, attempts, '', 0 FROM entry WHERE subject = ?"
         stored = _routes(source)[source.start is Start.NEW :]
         db.executemany(sql, [(queue, subject) for subject in stored])
     return queue
@@ -78,14 +78,14 @@ def store(db: Db, out: Outgoing, now: float, window: float) -> Receipt:
     if known is not None:
         return Receipt(out.message_id, str(known[0]), duplicate=True)
     sequence = _insert(db, out, now + window)
-    sql = "INSERT INTO work SELECT queue, ?, 0, '', 0 FROM route WHERE subject = ?"
-    db.execute(sql, (sequence, out.subject.text))
+    sql = "INSERT INTO work SELECT queue, ?, ?, '', 0 FROM route WHERE subject = ?"
+    db.execute(sql, (sequence, out.attempts, out.subject.text))
     return Receipt(out.message_id, str(sequence))
 
 
 def _insert(db: Db, out: Outgoing, known_until: float) -> int | None:
-    values = (out.subject.text, out.message_id, out.body, known_until)
-    return db.execute("INSERT INTO entry VALUES (NULL, ?, ?, ?, ?)", values).lastrowid
+    values = (out.subject.text, out.message_id, out.body, known_until, out.attempts, out.replays)
+    return db.execute("INSERT INTO entry VALUES (NULL, ?, ?, ?, ?, ?, ?)", values).lastrowid
 
 
 def hand_over(db: Db, out: Outgoing, now: float, room: int) -> tuple[int, int]:
@@ -114,7 +114,7 @@ def is_due(db: Db, queue: int, now: float) -> bool | None:
 
 
 def take(db: Db, queue: int, owner: str, source: Source, limit: int, now: float) -> list[Any]:
-    """Lend what is due, oldest first: sequence, attempt, subject and body of each."""
+    """Lend what is due, oldest first: sequence, attempt and what is stored of each."""
     sql = "SELECT count(*) FROM work WHERE owner <> '' AND owner = ? AND due > ?"
     ((held,),) = db.execute(sql, (owner, now))
     room = max(0, min(limit, source.window - held))
@@ -123,7 +123,8 @@ def take(db: Db, queue: int, owner: str, source: Source, limit: int, now: float)
         " (SELECT sequence FROM work WHERE queue = ? AND due <= ? ORDER BY sequence LIMIT ?)"
         " RETURNING sequence, attempt,"
         " (SELECT subject FROM entry WHERE entry.sequence = work.sequence),"
-        " (SELECT body FROM entry WHERE entry.sequence = work.sequence)"
+        " (SELECT body FROM entry WHERE entry.sequence = work.sequence),"
+        " (SELECT replays FROM entry WHERE entry.sequence = work.sequence)"
     )
     taken = sorted(db.execute(sql, (owner, now + source.lease, queue, queue, now, room)))
     if not source.durable:  # at most once: forgotten before it is handled

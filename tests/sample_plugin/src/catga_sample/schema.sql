@@ -15,8 +15,10 @@ CREATE TABLE route (
 CREATE INDEX route_queue ON route (queue);
 
 -- A message. Its id is known for W, until then (0 at QoS 0, where nothing outlives its readers).
+-- It goes on counting the attempts of the copy it was made from, and its replays.
 CREATE TABLE entry (
-  sequence INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT, id TEXT, body BLOB, known_until REAL
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT, id TEXT, body BLOB, known_until REAL,
+  attempts INTEGER, replays INTEGER
 );
 CREATE INDEX entry_id ON entry (subject, id);
 

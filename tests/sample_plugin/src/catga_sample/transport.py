@@ -181,22 +181,22 @@ class SampleSubscription(spi.Subscription):
             await self._bell.receive(1, min(left, interval))  # at once if it rang meanwhile
 
     async def _take(self, limit: int) -> list[spi.Delivery]:
-        database, source = self._transport.database, self._source
+        file, source = self._transport.database, self._source
         if self._closed or (self._bell.closed and source.durable):
             await asyncio.sleep(0)  # who asks again and again must not stop the loop
             return []
         # Both clocks are read before the file is asked: a lease may seem too short, never too long.
         until, now = self._transport.runtime.clock.monotonic() + self.lease, self._transport.now()
-        due = await database.read(queues.is_due, self._queue, now)
+        due = await file.read(queues.is_due, self._queue, now)
         if due is None:  # removed, or given up while this process stood still
-            raise errors.SubscriptionClosed(f"{database.path} has no queue of {source.type} for us")
+            raise errors.SubscriptionClosed(f"{file.path} has no queue of {source.type} for us")
         ask = (self._queue, self._owner, source, limit, now)
-        deliveries = []
-        for sequence, attempt, text, body in await database.write(queues.take, *ask) if due else ():
-            name, subject = str(sequence) if source.durable else "", spi.parse_subject(text)
-            token = (self._queue, sequence, self._owner, attempt)
-            deliveries.append(spi.Delivery(subject, body, attempt, name, until, token))
-        return deliveries
+        found = []
+        for key, attempt, text, body, replays in await file.write(queues.take, *ask) if due else ():
+            name, subject = str(key) if source.durable else "", spi.parse_subject(text)
+            token = (self._queue, key, self._owner, attempt)
+            found.append(spi.Delivery(subject, body, attempt, name, until, token, replays=replays))
+        return found
 
     async def settle(self, batch: Sequence[spi.Settle]) -> Results:
         def one(db: Connection, each: spi.Settle, now: float) -> spi.SettleResult:

@@ -132,7 +132,8 @@ class LimitsContract:
         if bound is None:
             raise NotShown("a small buffer (Harness.small, Harness.small_buffer)")
         receiver = await stage.transport(**stage.harness.small)
-        sender = await stage.transport()
+        # Both are small: who keeps the buffer, and looks at its own setting, differs.
+        sender = await stage.transport(**stage.harness.small)
         listener = await stage.member(receiver, "Tick", "", durable=False)
         for start in range(0, 4 * bound, 50):
             numbers = range(start, min(start + 50, 4 * bound))

@@ -147,7 +147,7 @@ class RequestsContract:
             assert await stage.wait(bus.request(request, timeout=20.0)) == 7
         assert calls == [1, 1]
 
-    @law(qos=2)
+    @law(qos=2, needs=[Capability.DEAD_LETTERS])
     async def test_of_what_waits_behind_a_failing_request_only_a_replay_runs(
         self, stage: Stage
     ) -> None:
