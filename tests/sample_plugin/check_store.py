@@ -284,7 +284,7 @@ def test_a_listener_that_was_given_up_listens_again(file: Path) -> None:
             assert isinstance(transport, SampleTransport)
             later = transport.now() + 100
             await transport.database.write(queues.keep_house, "another bus", later, later)
-            await eventually(lambda: count(file, "route"))
+            await eventually(lambda: count(file, "queue WHERE bus <> ''"))
             await bus.publish(Noticed(1))
             await eventually(lambda: seen)
 
