@@ -1,6 +1,7 @@
 """A pytest plugin: the report lists the laws that could not be shown, with what was missing.
 
-Switched on with `pytest_plugins = ["catga.testing.report"]` in the conftest at the root.
+Switched on with `pytest_plugins = ["catga.testing.report"]` in the conftest at the root. It has no
+entry point of its own: pytest would import all of Catga wherever the core is installed.
 """
 
 from __future__ import annotations
