@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Collection
@@ -19,6 +20,7 @@ from catga.testing.contract import (
     CompletionContract,
 )
 from catga.testing.harness import Ability, Harness
+from catga.testing.stage import Stage
 from catga.testing.tap import Tap, TappedTransport
 
 BARE = frozenset({Capability.AT_MOST_ONCE, Capability.AT_LEAST_ONCE})
@@ -113,6 +115,31 @@ def test_one_port_of_loopback_can_be_reached_through_a_proxy(url: str, port: int
     assert (Ability.CUT in reached.abilities) is (port is not None)
     if port is not None:
         assert reached.url_at(1) == url.replace(f":{port}", ":1")
+
+
+@pytest.mark.parametrize(("time_scale", "seconds"), [(15.0, 900.0), (1.0, 60.0), (0.2, 60.0)])
+def test_a_law_may_take_longer_where_time_goes_by_more_slowly(
+    time_scale: float, seconds: float
+) -> None:
+    assert Harness(url="inmemory://kit", time_scale=time_scale).law_seconds == seconds
+
+
+def test_a_law_that_hangs_is_ended_after_its_scaled_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("catga.testing.harness._LAW_SECONDS", 0.02)
+    took: list[float] = []
+
+    async def hang(_stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            took.append(asyncio.get_running_loop().time() - began)
+
+    with pytest.raises(TimeoutError):
+        Harness(url="inmemory://kit", time_scale=15.0).run(hang)
+    assert took[0] > 0.1, "0.3 s less what it took to set the stage"
 
 
 def test_the_report_lists_what_was_not_shown(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from catga.testing.stage import NotShown, Stage
 __all__ = ["Ability", "Harness", "Law", "law"]
 
 _LAW_SECONDS = 60.0
+"""Real seconds after which a law hangs, where its own seconds take no longer than real ones."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 
@@ -76,6 +77,11 @@ class Harness:
             Ability.FILL: self.full is not None,
         }
         return frozenset(ability for ability, able in there.items() if able)
+
+    @property
+    def law_seconds(self) -> float:
+        """How many real seconds one law may take: more where time goes by more slowly."""
+        return _LAW_SECONDS * max(1.0, self.time_scale)
 
     @property
     def declared(self) -> frozenset[Capability]:
@@ -136,7 +142,7 @@ class Harness:
 
         async def bounded() -> None:
             stage = Stage(self)
-            async with asyncio.timeout(_LAW_SECONDS * max(1.0, self.time_scale)):
+            async with asyncio.timeout(self.law_seconds):
                 try:
                     await stage.open()
                     missing = needs - stage.anchor.capabilities.present - self.abilities
