@@ -31,6 +31,7 @@ from catga_nats.later import Mover
 from catga_nats.mux import Missing
 from catga_nats.outbox import in_batch
 from catga_nats.overflow import Overflow
+from catga_nats.pull import PullSubscription
 from catga_nats.settling import Settler
 from catga_nats.transactions import Message, TxStore
 from catga_nats.wanted import Wants
@@ -100,6 +101,46 @@ def ignores_the_nack_delay_on_nats(real: Any) -> Any:
         return bytes(real(Nack(0.0) if isinstance(outcome, Nack) else outcome, version))
 
     return ack_payload
+
+
+@mutant(
+    Base.NATS,
+    PullSubscription,
+    "receive",
+    law="test_what_waited_in_the_client_is_ours_when_it_is_handed_out",
+)
+def hands_out_what_is_over_on_nats(real: Any) -> Any:
+    """What was fetched waits without its lease being renewed, and is handed out all the same."""
+
+    async def leave_alone() -> None:
+        pass
+
+    async def receive(self: PullSubscription, limit: int, max_wait: float) -> list[Delivery]:
+        self._keep_waiting = leave_alone  # type: ignore[method-assign]  # wrong on purpose
+        await self._ask_for_more()
+        taken = await self._mailbox.receive(limit, max_wait)
+        self._settler.hold(taken)
+        return taken
+
+    return receive
+
+
+@mutant(
+    Base.NATS,
+    Settler,
+    "settle",
+    law="test_an_acknowledgement_that_never_arrives_is_not_told_as_done",
+)
+def confirms_what_it_has_only_sent_on_nats(real: Any) -> Any:
+    """An acknowledgement that is to be confirmed counts as done once it has left."""
+
+    async def settle(self: Settler, batch: Sequence[Settle]) -> list[SettleResult]:
+        sent: list[SettleResult] = await real(
+            self, [Settle(each.delivery, each.outcome) for each in batch]
+        )
+        return sent
+
+    return settle
 
 
 @mutant(Base.NATS, TxStore, "_messages", law="test_of_two_members_with_one_message_one_writes")

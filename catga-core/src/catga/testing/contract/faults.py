@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from catga.bus import Bus
 from catga.ground.clock import Clock, Timer
-from catga.spi import Ack, Done, Settle
+from catga.spi import Ack, Done, Settle, Unknown
 from catga.testing.contract.messages import Charged, keep
 from catga.testing.harness import Ability, law
 from catga.testing.stage import Stage
@@ -71,6 +71,30 @@ class FaultsContract:
                 await stage.wait(bus.publish(Charged(number)))
                 proxy.heal()
         assert len(await stage.copies("Charged")) == len(cuts)
+
+    @law(qos=2, needs=[Ability.CUT])
+    async def test_an_acknowledgement_that_never_arrives_is_not_told_as_done(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, third law: a confirmed acknowledgement waits for the broker's word: one that is
+        swallowed on its way is unknown, and the message comes again."""
+        proxy, url = await stage.proxy()
+        member = await stage.member(await stage.transport(url), "Order")
+        await stage.store(stage.anchor, stage.out("Order"))
+        (delivery,) = await stage.receive(member, 1)
+        proxy.black_hole(down=False)
+        acknowledge = member.settle([Settle(delivery, Ack(), confirm=True)])
+        settling = stage.tasks.spawn(acknowledge, "an acknowledgement that is swallowed")
+        await stage.until(lambda: settling.done() or proxy.counts.dropped_bytes)
+        await stage.pass_time(0.2)
+        proxy.refuse()  # or it could be said once more, and heard
+        proxy.cut()
+        await stage.until(settling.done)
+        (result,) = settling.result()
+        assert isinstance(result, Unknown), result
+        other = await stage.member(await stage.transport(), "Order")
+        (again,) = await stage.receive(other, 1)
+        assert again.attempt == 2
 
     @law(qos=2, needs=[Ability.CUT])
     async def test_a_lost_receipt_is_asked_for_again_and_says_duplicate(self, stage: Stage) -> None:

@@ -55,6 +55,24 @@ class LeaseContract:
         assert done == [Done()] * 20
 
     @law(qos=1)
+    async def test_what_waited_in_the_client_is_ours_when_it_is_handed_out(
+        self, stage: Stage
+    ) -> None:
+        """QoS 1, fifth and sixth law: what a client fetched before anybody asked is kept for us,
+        or comes as the attempt that it is by now; it is never handed out after its lease."""
+        member = await stage.member(await stage.transport(), "Order")
+        await stage.store(stage.anchor, *(stage.out("Order", b"%d" % n) for n in range(5)))
+        (first,) = await stage.receive(member, 1)
+        assert await stage.settle(member, first) == Done()
+        left = (first.lease_until - stage.clock.monotonic()) / stage.scaled(1.0)
+        for seconds in (left + 0.02, 4.0):  # it has just ended; two leases more
+            await stage.pass_time(seconds)
+            attempts = await stage.wait(_give_back(stage, member, 4))
+            for each in await stage.receive(member, 4):
+                assert each.attempt > attempts.pop(each.body), "the count goes on"
+                assert await stage.settle(member, each, Nack(0.0)) in {Done(), Lost()}
+
+    @law(qos=1)
     async def test_an_extended_lease_is_kept(self, stage: Stage) -> None:
         """QoS 1, fifth law: one message is not run by two live members inside the lease."""
         transport = await stage.transport()
@@ -185,6 +203,20 @@ class LeaseContract:
             over.set()
             await stage.until(lambda: told("ack") == 1)
         assert sorted(books[0].calls + books[1].calls) == [(1, 1), (1, 2)]
+
+
+async def _give_back(stage: Stage, member: Subscription, count: int) -> dict[bytes, int]:
+    """Give so many back that surely were ours; return their attempts, by their bodies."""
+    attempts: dict[bytes, int] = {}
+    while len(attempts) < count:
+        found = await member.receive(count, 0.2)
+        now = stage.clock.monotonic()
+        assert all(each.lease_until > now for each in found), "it was not ours any more"
+        results = await member.settle([Settle(each, Nack(0.0), confirm=True) for each in found])
+        given = [each for each, done in zip(found, results, strict=True) if done == Done()]
+        attempts |= {each.body: each.attempt for each in given}
+        await asyncio.sleep(0)
+    return attempts
 
 
 async def _settle_first(*members: Subscription) -> None:
