@@ -18,8 +18,26 @@ from catga.engine.work import Work
 from catga.errors import CodecError
 from catga.ground.ids import new_message_id
 from catga.model.qos import QualityOfService
-from catga.spi import Ack, Completion, Nack, Record, Settle
+from catga.spi import Ack, Completion, Nack, Record, Reject, Settle
 from mutants.mutation import Base, mutant
+
+
+@mutant(
+    Base.ENGINE,
+    Settler,
+    "_park",
+    law="test_what_cannot_be_parked_is_not_settled_and_comes_again",
+)
+def settles_what_could_not_be_parked(real: Any) -> Any:
+    """A message is settled as if its dead letter had been stored, which was refused."""
+
+    async def park(self: Settler, batch: list[Work]) -> list[Work]:
+        left: list[Work] = await real(self, batch)
+        for work in left:
+            work.outcome = Reject("parked")
+        return left
+
+    return park
 
 
 @mutant(

@@ -3,7 +3,7 @@ in its place."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +19,7 @@ from catga.spi import (
     Source,
     Start,
 )
-from catga_inmemory.broker import LiveListener
+from catga_inmemory.broker import LiveListener, MemoryBroker
 from catga_inmemory.groups import Group, Hand
 from catga_inmemory.log import Entry, Stream
 from catga_inmemory.subscriptions import LogSubscription
@@ -132,6 +132,27 @@ def never_takes_over_from_a_dead_member(real: Any) -> Any:
         pass
 
     return watch
+
+
+@mutant(
+    Base.MEMORY,
+    MemoryBroker,
+    "_shares",
+    law="test_of_three_members_of_a_group_one_gets_each_message",
+)
+def the_third_member_gets_copies(real: Any) -> Any:
+    """A group shares at QoS 0, but for its third member, which gets everything besides."""
+
+    def shares(self: MemoryBroker, batch: Sequence[Outgoing]) -> list[Any]:
+        subject, seen = batch[0].subject, Counter[str]()
+        found = list(real(self, batch))
+        for listener in self._live.get((subject.namespace, subject.type), ()):
+            seen[listener.group] += 1
+            if listener.group and seen[listener.group] == 3:
+                found.append((listener, batch))
+        return found
+
+    return shares
 
 
 @mutant(Base.MEMORY, Group, "take", law="test_a_small_window_lets_everything_through")

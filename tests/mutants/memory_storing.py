@@ -48,6 +48,16 @@ def no_message_id_on_publish(real: _Append) -> _Append:
     return append
 
 
+@mutant(Base.MEMORY, Stream, "append", law="test_a_body_of_one_mebibyte_comes_unchanged")
+def cuts_large_bodies(real: _Append) -> _Append:
+    """What is longer than 60 000 bytes ends there."""
+
+    def append(self: Stream, batch: Sequence[Outgoing]) -> list[Receipt]:
+        return real(self, [replace(each, body=each.body[:60_000]) for each in batch])
+
+    return append
+
+
 @mutant(Base.MEMORY, Stream, "append", law="test_the_same_body_under_another_id_is_another_message")
 def dedupes_on_the_body(real: _Append) -> _Append:
     """Equal bodies count as one message."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import attrs
 
+from catga.errors import PublishRejected
 from catga.model.capability import Capabilities
 from catga.spi import (
     Commit,
@@ -24,6 +25,7 @@ from catga.spi import (
     PublishResult,
     Receipt,
     Record,
+    Rejected,
     Runtime,
     Settle,
     SettleResult,
@@ -31,9 +33,13 @@ from catga.spi import (
     Subscription,
     Topology,
     Transport,
+    Unknown,
 )
 
 __all__ = ["Point", "Tap", "TappedTransport"]
+
+
+_REFUSED = PublishRejected("the broker has no room")
 
 
 class Point(StrEnum):
@@ -57,6 +63,8 @@ class Tap:
     """Awaited at each point that a bus comes to: so a law can end it exactly there."""
     lost: set[Kind] = attrs.field(factory=set)
     """What goes to subjects of these kinds is handed over and arrives nowhere (QoS 0)."""
+    refused: set[Kind] = attrs.field(factory=set)
+    """What goes to subjects of these kinds is refused, as by a broker that is full."""
 
     async def reach(self, point: Point) -> None:
         """A bus has come so far."""
@@ -110,6 +118,8 @@ class TappedSubscription(Subscription):
 
     async def park(self, batch: Sequence[tuple[Delivery, Outgoing]]) -> list[SettleResult]:
         """Pass it on, and note each letter that was stored as if it had been published."""
+        if Kind.DEAD in self._tap.refused:
+            return [Unknown(_REFUSED)] * len(batch)
         results = await self._inner.park(batch)
         self._tap.published += [
             (letter, Receipt(letter.message_id))
@@ -206,13 +216,18 @@ class TappedTransport(Transport):
         return results
 
     async def _publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
-        lost = self._tap.lost
-        arriving = [outgoing for outgoing in batch if outgoing.subject.kind not in lost]
+        lost, refused = self._tap.lost, self._tap.refused
+        absent = lost | refused
+        arriving = [outgoing for outgoing in batch if outgoing.subject.kind not in absent]
         results = iter(await self._inner.publish(arriving) if arriving else ())
-        return [
-            Receipt(outgoing.message_id) if outgoing.subject.kind in lost else next(results)
-            for outgoing in batch
-        ]
+
+        def result(outgoing: Outgoing) -> PublishResult:
+            kind = outgoing.subject.kind
+            if kind in refused:
+                return Rejected(_REFUSED)
+            return Receipt(outgoing.message_id) if kind in lost else next(results)
+
+        return [result(outgoing) for outgoing in batch]
 
     async def subscribe(self, source: Source) -> Subscription:
         """Pass it on."""

@@ -47,6 +47,20 @@ class AtMostOnceContract:
         assert sorted(first.numbers + second.numbers) == list(range(50))
         assert other.numbers == list(range(50))
 
+    @law(qos=0, needs=[Capability.LIVE_GROUPS])
+    async def test_of_three_members_of_a_group_one_gets_each_message(self, stage: Stage) -> None:
+        """QoS 0, words: one member of each group sees it, however many there are: who deals in
+        turns, or in halves, is right for two and wrong for three."""
+        buses = [stage.bus(group="shared") for _ in range(3)]
+        books = [keep(bus, Ticked) for bus in buses]
+        async with stage.running(*buses):
+            for number in range(60):
+                await buses[number % 3].publish(Ticked(number))
+            await stage.until(lambda: sum(len(heard.calls) for heard in books) >= 60)
+            await stage.pass_time(0.3)
+        numbers = [number for heard in books for number in heard.numbers]
+        assert sorted(numbers) == list(range(60))
+
     @law(qos=0)
     async def test_who_comes_later_gets_nothing_older(self, stage: Stage) -> None:
         """QoS 0, words: nothing is stored, retried or replayed."""

@@ -17,6 +17,9 @@ from catga.testing.stage import NotShown, Stage, accepted
 __all__ = ["LimitsContract"]
 
 _TOO_LONG_TO_TRY = 64 * 1024 * 1024
+_MEBIBYTE = 1024 * 1024
+_ROOM = 1024
+"""For the headers, where those count."""
 
 
 class LimitsContract:
@@ -35,6 +38,23 @@ class LimitsContract:
     ) -> None:
         """Faults, body at the limit and one over: the same at QoS 0."""
         await _try_limit(stage, qos=0)
+
+    @law(qos=1)
+    async def test_a_body_of_one_mebibyte_comes_unchanged(self, stage: Stage) -> None:
+        """Faults, body at the limit: what is accepted comes whole, also where no limit is set; of
+        a broker that takes less, the largest that it takes, nearly."""
+        transport = await stage.transport()
+        size = min(_MEBIBYTE, (transport.max_payload_bytes or _MEBIBYTE + _ROOM) - _ROOM)
+        body = bytes(range(256)) * (size // 256)  # cut, doubled or moved, it is another
+        qualities = {Capability.AT_LEAST_ONCE: 1, Capability.AT_MOST_ONCE: 0}
+        for capability in transport.capabilities.present & qualities.keys():
+            qos = qualities[capability]
+            group = "workers" if qos else ""
+            member = await stage.member(transport, "Order", group, durable=bool(qos))
+            await stage.store(transport, stage.out("Order", body, qos=qos))
+            (delivery,) = await stage.receive(member, 1)
+            assert bytes(delivery.body) == body, f"QoS {qos}: {len(delivery.body)} of {len(body)}"
+            await stage.settle(member, delivery)
 
     @law(qos=1)
     async def test_one_that_is_too_large_takes_no_other_with_it(self, stage: Stage) -> None:

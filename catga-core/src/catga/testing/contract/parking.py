@@ -1,9 +1,11 @@
-"""Parking in one step: the dead letter and the settlement, or neither."""
+"""Parking: the dead letter and then the settlement, in one step where that can be, or neither."""
 
 from __future__ import annotations
 
 from catga.model.capability import Capability
 from catga.spi import Done, Kind, Lost, Outgoing, Subject, Transport
+from catga.testing.contract.letters import fail
+from catga.testing.contract.messages import Ordered, keep
 from catga.testing.harness import law
 from catga.testing.stage import Stage
 
@@ -11,7 +13,24 @@ __all__ = ["ParkingContract"]
 
 
 class ParkingContract:
-    """Laws of `Subscription.park`."""
+    """Laws of what is parked, and of `Subscription.park`."""
+
+    @law(qos=1)
+    async def test_what_cannot_be_parked_is_not_settled_and_comes_again(self, stage: Stage) -> None:
+        """QoS 1, seventh law: parked as a dead letter, then settled: while no letter can be stored
+        its original stays where it is."""
+        bus = stage.bus(settings={"attempts": 1})
+        keep(bus, Ordered, fail)
+        stage.tap.refused.add(Kind.DEAD)
+        async with stage.running(bus):
+            await bus.publish(Ordered(1))
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("nack"))
+            assert "dead-letter" not in bus.counts()["law/Ordered"]
+            assert stage.tap.stored(Kind.DEAD) == []
+            stage.tap.refused.clear()
+            await stage.until(lambda: bus.counts()["law/Ordered"].get("dead-letter"))
+        (letter,) = stage.tap.stored(Kind.DEAD)
+        assert b"number 1 fails" in letter.body
 
     @law(qos=1, needs=[Capability.PARK, Capability.DEAD_LETTERS])
     async def test_parking_stores_the_letter_and_settles(self, stage: Stage) -> None:
