@@ -1,6 +1,7 @@
 """Print the kill table. `python -m mutants [-v] [word ...]`; status 1 when a mutant survives.
 
-Words choose the mutants whose name or base holds one of them; `-v` lists every law that kills.
+Words choose the mutants whose name holds one of them, or whose base is one; `-v` lists every law
+that kills. Status 2 when they choose none.
 Writes nothing.
 """
 
@@ -27,6 +28,9 @@ def main(words: list[str]) -> int:
         if not chosen
         or any(word in (mutant.name, mutant.base) or word in mutant.name for word in chosen)
     ]
+    if not wanted:
+        sys.stderr.write(f"no mutant has {' or '.join(map(repr, chosen))} in its name\n")
+        return 2
     began, rows, bad = time.monotonic(), [], 0
     for entry in kill_table(wanted):
         if isinstance(entry, Row):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mutants.__main__ import main
 from mutants.bench import LAWS, Outcome, harness_of, try_out
 from mutants.mutation import Mutant
 from mutants.table import MUTANTS
@@ -70,3 +71,8 @@ def test_a_mutant_fits_what_it_replaces(mutant: Mutant) -> None:
 def test_every_mutant_has_a_name_and_words_of_its_own() -> None:
     assert len(BY_NAME) == len(MUTANTS) >= 28
     assert all(mutant.wrong for mutant in MUTANTS)
+
+
+def test_a_word_that_chooses_no_mutant_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["no such word"]) == 2
+    assert capsys.readouterr().err == "no mutant has 'no such word' in its name\n"
