@@ -20,6 +20,8 @@ from catga.testing.contract import (
     CompletionContract,
 )
 from catga.testing.harness import Ability, Harness
+from catga.testing.programs import Again, Program, Publish, Together
+from catga.testing.programs.play import as_code
 from catga.testing.stage import Stage
 from catga.testing.tap import Tap, TappedTransport
 
@@ -172,3 +174,18 @@ def test_the_report_lists_scenarios_that_were_not_shown(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", *words, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "test_what_waits_outlives_a_restart: needs restart the broker on its data" in done.stdout
+
+
+def test_a_program_that_was_found_is_kept_by_pasting_it(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n"
+        "from catga.testing.harness import Harness\n"
+        "@pytest.fixture\n"
+        "def harness():\n"
+        "    return Harness(url='inmemory://mine', manual_clock=True)\n"
+    )
+    program = Program((Publish(2, a=("raise",)), Together((Again(), Publish(1)))), members=(2,))
+    (tmp_path / "test_found.py").write_text(as_code(program))
+    command = [sys.executable, "-m", "pytest", "-q", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout

@@ -325,13 +325,17 @@ def test_a_program_prints_as_the_code_that_makes_it() -> None:
     everything = {name: getattr(steps, name) for name in steps.__all__}
     for scenario in SCENARIOS.values():
         assert eval(repr(scenario.program), everything) == scenario.program
-    program = Program((Publish(2, b=("raise",)), Together((Again(), Publish()))), members=(1, 0))
-    names: dict[str, object] = {**everything, "Harness": Harness}
-    played: list[tuple[object, Program]] = []
-    names["keep_the_laws"] = lambda harness, program: played.append((harness, program))
-    exec(as_code(program), names)
-    names["test_a_program_that_once_failed"]("harness")  # type: ignore[operator]
-    assert played == [("harness", program)]
+
+
+def test_what_is_printed_of_a_program_needs_nothing_else_to_run() -> None:
+    nested = Program((Publish(2, b=("raise",)), Together((Again(), Publish()))), members=(1, 0))
+    for program in (nested, *(scenario.program for scenario in SCENARIOS.values())):
+        names: dict[str, Any] = {}
+        exec(as_code(program), names)
+        played: list[tuple[object, Program]] = []
+        names["keep_the_laws"] = lambda *given, played=played: played.append(given)
+        names["test_a_program_that_once_failed"]("harness")
+        assert played == [("harness", program)]
 
 
 def test_every_kind_of_step_and_fault_is_drawn() -> None:

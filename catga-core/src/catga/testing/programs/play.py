@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from catga.testing.harness import Harness
@@ -11,7 +11,7 @@ from catga.testing.programs.coverage import Coverage
 from catga.testing.programs.execute import execute
 from catga.testing.programs.history import History
 from catga.testing.programs.laws import Violation, broken
-from catga.testing.programs.steps import Program
+from catga.testing.programs.steps import Program, Step, Together
 from catga.testing.stage import Stage
 
 __all__ = ["as_code", "keep_the_laws", "play", "without_logs"]
@@ -54,7 +54,7 @@ def keep_the_laws(
 
 
 def as_code(program: Program) -> str:
-    """Return `program` as a test to be pasted."""
+    """Return `program` as a module with one test; `harness` is the fixture of whoever keeps it."""
     steps = "".join(f"            {step!r},\n" for step in program.steps)
     blank = Program(())
     rest = "".join(
@@ -62,11 +62,24 @@ def as_code(program: Program) -> str:
         for field in ("members", "attempts", "effects")
         if (value := getattr(program, field)) != getattr(blank, field)
     )
+    names = "".join(f"    {name},\n" for name in (*sorted(_kinds(program.steps)), "keep_the_laws"))
     return (
+        "from catga.testing.harness import Harness\n"
+        f"from catga.testing.programs import (\n{names})\n\n\n"
         "def test_a_program_that_once_failed(harness: Harness) -> None:\n"
         f"    program = Program(\n        steps=(\n{steps}        ),\n{rest}    )\n"
         "    keep_the_laws(harness, program)\n"
     )
+
+
+def _kinds(steps: Iterable[Step]) -> set[str]:
+    """Return the names of the classes that a program of these steps is made of."""
+    names = {Program.__name__}
+    for step in steps:
+        names.add(type(step).__name__)
+        if isinstance(step, Together):
+            names |= _kinds(step.steps)
+    return names
 
 
 def _report(program: Program, history: History, violations: list[Violation]) -> str:
