@@ -43,7 +43,9 @@ class TestMemory(ProgramContract):
 class TestNats(ProgramContract):
     @pytest.fixture
     def harness(self, nats: NatsServer) -> Harness:
-        return Harness(url=nats.url, time_scale=0.15, restart=restarting(nats))
+        return Harness(
+            url=nats.url, time_scale=0.15, restart=restarting(nats), pause=nats.stand_still
+        )
 
 
 class TestRedis(ProgramContract):
@@ -54,4 +56,5 @@ class TestRedis(ProgramContract):
             time_scale=0.15,
             settings={"reclaim_interval": 0.05},
             restart=restarting(redis),
+            pause=redis.stand_still,
         )

@@ -17,7 +17,10 @@ from catga.testing.programs import (
     Again,
     Ask,
     CutAtWrite,
+    Delay,
     Drain,
+    HalfClose,
+    Pause,
     Program,
     Publish,
     Replay,
@@ -343,7 +346,7 @@ def test_every_kind_of_step_and_fault_is_drawn() -> None:
         return lambda program: any(isinstance(step, kind) for step in program.steps)
 
     strategy = programs(abilities=frozenset(Ability))
-    for kind in (Restart, CutAtWrite, Together, Replay):
+    for kind in (Restart, CutAtWrite, Delay, HalfClose, Pause, Together, Replay):
         drawn = find(
             strategy,
             has(kind),

@@ -93,6 +93,7 @@ def harness_of(base: Base) -> Iterator[Callable[[], Harness]]:
             url=server.url,
             time_scale=0.25,
             restart=restart,
+            pause=server.stand_still,
             full=full,
             small=small,
             settings=quick,

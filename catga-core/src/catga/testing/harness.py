@@ -34,6 +34,7 @@ class Ability(StrEnum):
     RESTART = "restart the broker on its data"
     CUT = "cut connections: a broker on one port of loopback"
     FILL = "fill the broker up"
+    PAUSE = "stop the broker in mid-work and let it go on"
 
 
 @attrs.define(kw_only=True)
@@ -49,6 +50,7 @@ class Harness:
       namespace to less than 4 MB.
     * `small_buffer` is how many QoS 0 messages wait for one listener under `small`.
     * `restart` ends the broker the hard way and starts it again on its data.
+    * `pause` stops the broker for so many real seconds, then lets it go on.
     * `inbox` is the URL of another transport, to keep the completion records there.
     * `catalog` replaces the installed plugins (a plugin that is not installed, or a wrong one).
     """
@@ -62,6 +64,7 @@ class Harness:
     full: Mapping[str, Any] | None = None
     catalog: Catalog | None = None
     restart: Callable[[], Awaitable[None]] | None = None
+    pause: Callable[[float], Awaitable[None]] | None = None
     inbox: str | None = attrs.field(default=None, repr=False)
     not_shown: dict[str, str] = attrs.field(factory=dict, init=False)
     """Laws that could not be shown here, with what was missing. Never skipped in silence."""
@@ -75,6 +78,7 @@ class Harness:
             Ability.RESTART: self.restart is not None,
             Ability.CUT: self.proxied_port is not None,
             Ability.FILL: self.full is not None,
+            Ability.PAUSE: self.pause is not None,
         }
         return frozenset(ability for ability, able in there.items() if able)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -122,6 +123,15 @@ class ServerProcess(Running):
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
+
+    async def stand_still(self, seconds: float) -> None:
+        """Stop it in mid-work for so long, also when cancelled; then let it go on."""
+        self.pause()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if self._process is not None:  # it may have been ended meanwhile
+                self.resume()
 
     def stop(self) -> None:
         """End it and remove its folder. Idempotent."""

@@ -51,7 +51,8 @@ _MORE: Mapping[Ability | Capability, Mapping[str, float]] = {
     Capability.DELAY: {"Later": 0.05},
     Capability.DEAD_LETTERS: {"Replay": 0.05, "replayed": 0.02},
     Ability.RESTART: {"Restart": 0.01},
-    Ability.CUT: {"Cut": 0.01, "CutAtWrite": 0.02},
+    Ability.CUT: {"Cut": 0.01, "CutAtWrite": 0.02, "Delay": 0.01, "HalfClose": 0.01},
+    Ability.PAUSE: {"Pause": 0.01},
 }
 
 

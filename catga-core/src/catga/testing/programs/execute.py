@@ -16,6 +16,7 @@ from catga.model.capability import Capability
 from catga.testing.faults import FaultProxy
 from catga.testing.programs.copies import read_copies
 from catga.testing.programs.effects import Question, audit
+from catga.testing.programs.faults import Faults, Proxies
 from catga.testing.programs.history import Asked, Disturbance, History, Published
 from catga.testing.programs.letters import read_letters, replay_letters
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
@@ -23,16 +24,14 @@ from catga.testing.programs.steps import (
     Again,
     Ask,
     Crash,
-    Cut,
-    CutAtWrite,
     Drain,
+    Fault,
     Join,
     Later,
     Pass,
     Program,
     Publish,
     Replay,
-    Restart,
     Settle,
     Together,
     publishes,
@@ -109,6 +108,7 @@ class _Execution:
         self._proxy: FaultProxy | None = None
         self._asking: list[asyncio.Task[None]] = []
         self._watch: asyncio.Task[None] | None = None
+        self._faults = Faults(stage, self.history)
 
     # ---- time
 
@@ -134,10 +134,8 @@ class _Execution:
             await self._clock.sleep(_TICK / 2)
             now = self._clock.monotonic()
             if now - before > self._stage.lease / 4:
-                self._disturb("stall", before, now + self._stage.lease)
-
-    def _disturb(self, kind: str, start: float, end: float) -> None:
-        self.history.disturbances.append(Disturbance(kind, start, end))
+                end = now + self._stage.lease
+                self.history.disturbances.append(Disturbance("stall", before, end))
 
     # ---- the course
 
@@ -263,29 +261,13 @@ class _Execution:
         await self._wait(self._through, self._stage.scaled(_PATIENCE))
 
     @_do.register
-    async def _(self, _: Restart) -> None:
-        restart = self._stage.harness.restart
-        assert restart is not None, "this harness cannot restart its broker"
-        self._disturb("restart", self._clock.monotonic(), float("inf"))
-        await self._stage.wait(_all([restart()]))
+    async def _(self, step: Fault) -> None:
+        await self._faults.befall(step, self._proxies())
 
-    @_do.register
-    async def _(self, _: Cut) -> None:
-        self._disturb("cut", self._clock.monotonic(), float("inf"))
-        for proxy in self._proxies():
-            proxy.cut()
-
-    @_do.register
-    async def _(self, step: CutAtWrite) -> None:
-        self._disturb("cut at write", self._clock.monotonic(), float("inf"))
-        for proxy in self._proxies(step.who):
-            proxy.cut_at_write(step.k, step.when)
-
-    def _proxies(self, who: str = "") -> list[FaultProxy]:
-        present = [each for each in self._members if each.present]
-        members = [each.proxy for each in present if not who or each.group == who]
-        publisher = [self._proxy] if who in {"", "publisher"} else []
-        return [proxy for proxy in (*publisher, *members) if proxy is not None]
+    def _proxies(self) -> Proxies:
+        """Return what stands before the broker now, with whose it is."""
+        found = [(each.group, each.proxy) for each in self._members if each.present]
+        return [(who, proxy) for who, proxy in (("publisher", self._proxy), *found) if proxy]
 
     def _new(self, step: Publish) -> int:
         self._qualities.append(step.qos)
@@ -343,8 +325,7 @@ class _Execution:
         )
 
     async def _come_to_rest(self) -> None:
-        for proxy in self._proxies():
-            proxy.heal()
+        await self._faults.end(self._proxies())
         patience = self._stage.scaled(_PATIENCE)
         if self._program.faults or Capability.DELAY in self._program.needs:
             patience = max(patience, _RECOVERY)

@@ -12,10 +12,13 @@ from catga.testing.programs.steps import (
     Crash,
     Cut,
     CutAtWrite,
+    Delay,
     Drain,
+    HalfClose,
     Join,
     Later,
     Pass,
+    Pause,
     Program,
     Publish,
     Replay,
@@ -219,6 +222,23 @@ SCENARIOS: Mapping[str, Scenario] = {
     "a_cut_connection_comes_back": Scenario(
         Program((Publish(1, a=("slow",)), Publish(2, a=("slow",)), Cut(), Publish(2), Publish(1))),
         ("Cut", "ack"),
+    ),
+    "what_goes_over_a_slow_connection_arrives": Scenario(
+        Program((Delay(), Delay("a"), *(Publish(qos, a=("slow",)) for qos in (1, 2)), Again(1))),
+        ("Delay", "duplicate", "ack"),
+    ),
+    "a_half_closed_connection_comes_back": Scenario(
+        Program(
+            (
+                *(Publish(1), Settle(), HalfClose(), Publish(2), Publish(1, a=("slow",))),
+                *(HalfClose("a", "down"), Publish(2), HalfClose("a", "up"), Publish(1)),
+            )
+        ),
+        ("HalfClose", "ack"),
+    ),
+    "a_broker_that_stands_still_loses_nothing": Scenario(
+        Program((Publish(2), Publish(1, a=("slow",)), Pause(3.0), Publish(2), Again(0))),
+        ("Pause", "ack"),
     ),
     "a_publish_that_never_arrived_is_repeated": Scenario(
         Program((CutAtWrite("publisher", 1, "before"), Publish(2), Again(0))),

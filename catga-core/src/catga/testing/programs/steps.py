@@ -6,7 +6,7 @@ cannot be done where it stands (a member is to leave and there is none) does not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, TypeAlias, get_args
 
 import attrs
@@ -24,10 +24,14 @@ __all__ = [
     "Cut",
     "CutAtWrite",
     "Deed",
+    "Delay",
     "Drain",
+    "Fault",
+    "HalfClose",
     "Join",
     "Later",
     "Pass",
+    "Pause",
     "Program",
     "Publish",
     "Replay",
@@ -182,23 +186,43 @@ class CutAtWrite(_Shown):
     when: Literal["before", "after"] = "after"
 
 
+@attrs.frozen(repr=False)
+class Delay(_Shown):
+    """From now on what goes between the broker and the publisher, or the members of a group there
+    are, arrives so much later, each way, in seconds of the law."""
+
+    who: str = "publisher"
+    seconds: float = 0.2
+
+
+@attrs.frozen(repr=False)
+class HalfClose(_Shown):
+    """One direction of the connections of the publisher, or of the members of a group, ends in
+    order: up to the broker, or down from it; the other stays open for who goes on with it."""
+
+    who: str = "publisher"
+    way: Literal["up", "down"] = "up"
+
+
+@attrs.frozen(repr=False)
+class Pause(_Shown):
+    """The broker stands still for so many seconds of the law, beside the other steps."""
+
+    seconds: float = 1.0
+
+
+Fault: TypeAlias = Restart | Cut | CutAtWrite | Delay | HalfClose | Pause
+"""What befalls the broker and the ways to it."""
 Step: TypeAlias = (
-    Publish
-    | Again
-    | Together
-    | Ask
-    | Join
-    | Drain
-    | Crash
-    | Replay
-    | Pass
-    | Settle
-    | Restart
-    | Cut
-    | CutAtWrite
+    Publish | Again | Together | Ask | Join | Drain | Crash | Replay | Pass | Settle | Fault
 )
 
 
+_TAKES: Mapping[type, Ability] = {
+    Restart: Ability.RESTART,
+    Pause: Ability.PAUSE,
+    **dict.fromkeys((Cut, CutAtWrite, Delay, HalfClose), Ability.CUT),
+}
 _NEEDS = {Later: Capability.DELAY, Replay: Capability.DEAD_LETTERS}
 
 
@@ -240,8 +264,7 @@ class Program(_Shown):
     @property
     def faults(self) -> frozenset[Ability]:
         """What it does to the broker and to connections."""
-        needed = {Restart: Ability.RESTART, Cut: Ability.CUT, CutAtWrite: Ability.CUT}
-        return frozenset(needed[type(step)] for step in self.steps if type(step) in needed)
+        return frozenset(_TAKES[type(step)] for step in self.steps if type(step) in _TAKES)
 
 
 def publishes(steps: tuple[Step, ...]) -> Iterator[Publish]:

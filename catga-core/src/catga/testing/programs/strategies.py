@@ -21,10 +21,13 @@ from catga.testing.programs.steps import (
     Cut,
     CutAtWrite,
     Deed,
+    Delay,
     Drain,
+    HalfClose,
     Join,
     Later,
     Pass,
+    Pause,
     Program,
     Publish,
     Replay,
@@ -48,6 +51,7 @@ _answers = st.one_of(
     st.just(()),
     st.sampled_from(("raise", "slow", "crash", "crash-after", "late")).map(lambda deed: (deed,)),
 )
+_who = st.sampled_from(("publisher", "publisher", "a", "b"))
 _group = st.sampled_from(("a", "a", "b"))
 
 
@@ -89,7 +93,7 @@ def programs(
     return st.builds(
         Program,
         steps=steps.map(lambda drawn: (drawn[0], *_flat(drawn[1]))),
-        members=st.sampled_from(((1,), (2,), (1, 1), (2, 1), (1, 0), (0, 1))),
+        members=st.sampled_from(((1,), (2,), (3,), (1, 1), (2, 1), (1, 0), (0, 1))),
         attempts=st.sampled_from((3, 3, 2, 1)),
         effects=st.sampled_from((True, True, False)),
     )
@@ -118,11 +122,15 @@ def _fault(abilities: Collection[Ability]) -> st.SearchStrategy[Step]:
     if Ability.CUT in abilities:
         at_write = st.builds(
             CutAtWrite,
-            st.sampled_from(("publisher", "publisher", "a", "b")),
+            _who,
             st.integers(1, 4),
             st.sampled_from(("before", "after")),
         )
         faults += [st.just(Cut()), at_write, at_write]
+        faults.append(st.builds(Delay, _who, st.sampled_from((0.1, 0.4))))
+        faults.append(st.builds(HalfClose, _who, st.sampled_from(("up", "down"))))
+    if Ability.PAUSE in abilities:
+        faults.append(st.builds(Pause, st.sampled_from((0.5, 2.5))))
     return _one_in_turn(faults)
 
 
