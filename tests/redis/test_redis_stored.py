@@ -244,6 +244,26 @@ def test_a_dead_members_lease_is_taken_over_and_its_late_settlement_is_lost(
     asyncio.run(law())
 
 
+def test_what_waits_for_a_slow_reader_does_not_use_up_attempts(server: RedisServer) -> None:
+    """Prefetched deliveries expired behind a slow handler, each time as one more attempt."""
+
+    async def law() -> None:
+        async with lab(server) as bench:
+            transport = await bench.transport()
+            slow = await bench.member(transport, "Slow", lease=0.6)
+            await transport.publish([out("Slow", b"%d" % number) for number in range(5)])
+            (first,) = await gather_deliveries(slow, 1)
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                assert await slow.extend([first]) == [Done()]
+                await asyncio.sleep(0.05)
+            rest = await gather_deliveries(slow, 4)
+            assert {each.attempt for each in rest} == {1}
+            assert await slow.settle([Settle(each, Ack()) for each in (first, *rest)])
+
+    asyncio.run(law())
+
+
 def test_an_extended_lease_is_kept(server: RedisServer) -> None:
     async def law() -> None:
         async with lab(server) as bench:

@@ -119,7 +119,8 @@ class LogSubscription(Subscription):
             self._wanted = True
             self._reader.poke(self)
         taken = await self._mailbox.receive(limit, max_wait)
-        found = [delivery for delivery in taken if delivery in self._held]
+        now = self._clock.monotonic()
+        found = [each for each in taken if each in self._held and each.lease_until > now]
         if self._failure and not found:
             raise SubscriptionClosed(self._failure)
         return found
@@ -163,8 +164,10 @@ class LogSubscription(Subscription):
     async def reclaim(self) -> None:
         """Take over what is due or was left by others, and note when to look again."""
         interval = self._session.settings.reclaim_interval.total_seconds()
-        self.next_reclaim = self._clock.monotonic() + interval * self._reader.jitter()
+        pause = min(interval, self._lease / 4) * self._reader.jitter()
+        self.next_reclaim = self._clock.monotonic() + pause
         self._forget_expired()
+        await self._keep_waiting()
         self._starved = self.room <= 0
         if self._starved or self.draining:
             return
@@ -186,6 +189,16 @@ class LogSubscription(Subscription):
         if expired:
             self._held.difference_update(expired)
             self._reader.poke(self)
+
+    async def _keep_waiting(self) -> None:
+        """Renew the leases of what no reader has taken yet: a slow handler must not make what
+        waits behind it expire, each time as one more attempt."""
+        waiting = self._mailbox.clear()
+        self._mailbox.extend(waiting)
+        threshold = self._clock.monotonic() + self._lease * 2 / 3
+        late = [each for each in waiting if each.lease_until < threshold]
+        if late:
+            await self.extend(late)
 
     async def _reclaim_stream(self, place: _Place, limit: int) -> None:
         stream = place.stream
