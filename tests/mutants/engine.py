@@ -261,7 +261,7 @@ def takes_a_conflict_for_done(real: Any) -> Any:
 def believes_for_ever_what_it_looked_up(real: Any) -> Any:
     """What was not completed when it came is run, however long it has waited since."""
 
-    def is_old(self: Consumer, work: Work, now: float) -> bool:
+    def is_old(self: Consumer, work: Work) -> bool:
         return False
 
     return is_old

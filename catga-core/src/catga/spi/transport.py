@@ -77,6 +77,8 @@ class Runtime:
     """What the bus lends to a transport."""
 
     clock: Clock
+    """For waiting, and for dates that are written down. Leases and windows go by the broker's own
+    clock: every member's wall clock may differ, and be set."""
     spawn: Callable[[Coroutine[Any, Any, Any], str], Any]
     """Start a named background task; the bus owns it and cancels it after `close`."""
     emit: Callable[[TransportEvent], None]
