@@ -16,13 +16,24 @@ from catga.spi import (
     Capability,
     Conflict,
     Kind,
+    Lost,
     Outgoing,
     QualityOfService,
     Subject,
 )
 from catga_inmemory.subscriptions import LogSubscription
 from catga_inmemory.transport import MemoryTransport
-from core.engine_kit import Fast, Once, Order, Probe, broker_of, dead_letters, eventually, run
+from core.engine_kit import (
+    Fast,
+    Once,
+    Order,
+    Probe,
+    broker_of,
+    dead_letters,
+    eventually,
+    run,
+    stored,
+)
 
 
 def test_a_failed_attempt_comes_again_after_its_delay_as_the_next_attempt() -> None:
@@ -253,6 +264,46 @@ def test_two_copies_of_one_id_in_hand_wait_for_each_other() -> None:
             go.set()
             await eventually(lambda: bus.counts()["tests/Once"].get("ack") == 2)
             assert runs == [1]
+
+    run(law)
+
+
+def test_a_copy_that_is_lost_while_it_waits_lets_no_other_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        runs: list[int] = []
+        go = asyncio.Event()
+        bus = probe.bus()
+
+        @bus.handle(Once)
+        async def handle(message: Once, context: Context) -> None:
+            runs.append(message.number)
+            await go.wait()
+
+        right = LogSubscription.extend
+
+        async def extend(self: LogSubscription, batch: Any) -> Any:
+            results = await right(self, batch)
+            last = [delivery.subject.kind is Kind.REDO for delivery in batch]
+            return [Lost() if one else each for one, each in zip(last, results, strict=True)]
+
+        async with bus:
+            message = Once(1)
+            await bus.publish(message)
+            await bus.send(message, to="tests")
+            subject = Subject(bus.namespace, Kind.REDO, "Once", "tests")
+            body = stored(bus, "Once")[0].body
+            redo = Outgoing(subject, body, "again", QualityOfService.EXACTLY_ONCE)
+            await bus.transport.publish([redo])
+            await eventually(lambda: bus.counts()["tests/Once"]["received"] == 3)
+            monkeypatch.setattr(LogSubscription, "extend", extend)
+            await probe.pass_time(25)  # leases are renewed meanwhile
+            lost, began = bus.counts()["tests/Once"].get("lost"), list(runs)
+            go.set()
+            await eventually(lambda: bus.counts()["tests/Once"].get("ack", 0) >= 2)
+        assert lost
+        assert began == runs == [1]
 
     run(law)
 

@@ -212,6 +212,24 @@ def takes_a_claim_for_done(real: Any) -> Any:
     return admit
 
 
+@mutant(
+    Base.ENGINE,
+    Once,
+    "after",
+    law="test_a_failure_that_is_kept_holds_when_the_lease_ends_before_the_letter_is_stored",
+)
+def runs_what_waited_without_a_look(real: Any) -> Any:
+    """What waited for another delivery of its id is run on what was recorded before that."""
+
+    def after(self: Once, work: Work, *, completed: bool) -> tuple[list[Work], list[Work]]:
+        found: tuple[list[Work], list[Work]] = real(self, work, completed=completed)
+        for copy in found[0]:
+            copy.waited = False
+        return found
+
+    return after
+
+
 @mutant(Base.ENGINE, Outcomes, "acknowledged", law="test_a_repeated_delivery_is_not_answered_again")
 def answers_what_it_did_not_handle(real: Any) -> Any:
     """A request that is acknowledged because it was completed before is answered with nothing."""

@@ -171,25 +171,23 @@ class Consumer:
         return self._begin(work)
 
     def _is_old(self, work: Work) -> bool:
-        """Say whether it may have been completed elsewhere since it was looked up.
+        """Say whether it may have been completed since it was looked up.
 
         A process that is starved believes in leases that have ended, and would run it again.
         """
-        old = self._now() - work.since >= work.feed.stale_after
+        old = work.waited or self._now() - work.since >= work.feed.stale_after
         return old and self._outcomes.once is not None
 
     async def _look_again(self, work: Work) -> None:
-        """Run it unless it was completed meanwhile, or that cannot be told; settle it then."""
+        """Run it unless it was completed or has failed meanwhile, or that cannot be told."""
         once = self._outcomes.once
-        completed = False if once is None else await once.look_again(work)
-        if work.state is not State.QUEUED:
-            return  # given back or lost meanwhile
-        if completed is not False:
-            self._outcomes.decide(work, _ACK if completed else Nack(_PAUSE))
+        if once is None:
             return
-        rest = self._begin(work)
-        if rest is not None:
-            await rest
+        work.waited = False
+        if await self._outcomes.admitted(await once.sort([work])):
+            rest = self._begin(work)
+            if rest is not None:
+                await rest
 
     def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:
         envelope, message = work.envelope, work.message

@@ -121,14 +121,7 @@ class Intake:
         if once and not self._exact:
             self._exact = await self._be_exact(feed, once)
         if once and self._exact and self._outcomes.once is not None:
-            admitted = await self._outcomes.once.admit(once)
-            ready += admitted.to_handle
-            for work in admitted.completed:
-                self._outcomes.decide(work, _ACK)
-            if admitted.failed:
-                await self._outcomes.fail_again(admitted.failed)
-            for work in admitted.unclear:
-                self._outcomes.decide(work, Nack(_PAUSE))
+            ready += await self._outcomes.admitted(await self._outcomes.once.admit(once))
         self._queue(ready)
 
     async def _be_exact(self, feed: Feed, works: Sequence[Work]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import attrs
 import msgspec
 
-from catga.engine.work import Work
+from catga.engine.work import State, Work
 from catga.ground.clock import Clock
 from catga.spi import Completion, InboxStore, Record
 
@@ -57,6 +57,7 @@ class Once:
         self._inbox = inbox
         self._clock = clock
         self._in_hand: dict[str, list[Work]] = {}
+        """By id: the delivery that is dealt with, and behind it the copies that wait for it."""
 
     def record(self, work: Work) -> Record:
         """Return what is to be recorded of a delivery whose handler succeeded."""
@@ -77,22 +78,25 @@ class Once:
         """Sort deliveries; a second copy of an id in hand is not among them: `after` brings it
         back."""
         fresh: list[Work] = []
-        keys: list[Completion] = []
-        in_hand, of = self._in_hand, self._of
+        in_hand = self._in_hand
         for work in works:
             message_id = _id(work)
-            waiting = in_hand.get(message_id)
-            if waiting is None:
-                in_hand[message_id] = []
+            copies = in_hand.get(message_id)
+            if copies is None:
+                in_hand[message_id] = [work]
                 fresh.append(work)
-                keys.append(Completion(*of, message_id))
             else:
-                waiting.append(work)
+                copies.append(work)
+        return await self.sort(fresh)
+
+    async def sort(self, works: list[Work]) -> Admitted:
+        """Sort deliveries by what is recorded of them now."""
+        keys = [Completion(*self._of, _id(work)) for work in works]
         done = await self._look_up([*keys, *map(failure_of, keys)] if self._answers else keys)
         if done is None:
-            return Admitted(unclear=fresh)
+            return Admitted(unclear=works)
         admitted = Admitted()
-        for place, work in enumerate(fresh):
+        for place, work in enumerate(works):
             if done[place]:
                 admitted.completed.append(work)
             elif self._answers and done[place + len(keys)] and not work.delivery.replays:
@@ -101,29 +105,30 @@ class Once:
                 admitted.to_handle.append(work)
         return admitted
 
-    async def look_again(self, work: Work) -> bool | None:
-        """Say whether a delivery that waited was completed elsewhere; None when it cannot be
-        told."""
-        done = await self._look_up([self._key(work)])
-        return None if done is None else done[0]
-
     def completed(self, works: Sequence[Work]) -> list[Work]:
         """Deliveries in hand were completed: return the copies that waited for them."""
-        copies: list[Work] = []
+        done: list[Work] = []
         in_hand = self._in_hand
         for work in works:
             if work.exactly and work.envelope is not None:
-                copies += in_hand.pop(work.envelope.id, ())
-        return copies
+                copies = in_hand.pop(work.envelope.id, None)
+                if copies is not None and len(copies) > 1:  # almost never
+                    done += copies
+        return _waiting(done)
 
     def after(self, work: Work, *, completed: bool) -> tuple[list[Work], list[Work]]:
         """A delivery in hand ended: return which waiting copies to handle, and which are done."""
-        waiting = self._in_hand.pop(_id(work), [])
-        if completed or not waiting:
-            return [], waiting
-        first, *rest = waiting
-        self._in_hand[_id(first)] = rest
-        return [first], []
+        copies = self._in_hand.get(_id(work), [])
+        if not copies or copies[0] is not work:
+            if work in copies:  # it waited itself: nobody waits for it
+                copies.remove(work)
+            return [], []
+        del copies[0]
+        if completed or not copies:
+            del self._in_hand[_id(work)]
+            return [], _waiting(copies)
+        copies[0].waited = True
+        return copies[:1], []
 
     async def _look_up(self, keys: list[Completion]) -> list[bool] | None:
         if not keys:
@@ -135,6 +140,11 @@ class Once:
                 _log.warning("completion records cannot be read: %s", error)
                 await self._clock.sleep(_PAUSE * 2**round_)
         return None
+
+
+def _waiting(copies: list[Work]) -> list[Work]:
+    """Leave out what was acknowledged or given back by now."""
+    return [copy for copy in copies if copy.state is State.QUEUED]
 
 
 def _id(work: Work) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from catga.engine.deadletters import describe
 from catga.engine.handling import Handler
-from catga.engine.once import Once
+from catga.engine.once import Admitted, Once
 from catga.engine.services import Services
 from catga.engine.work import State, Stop, Work
 from catga.errors import CatgaError, CodecError, DecodeError, LeaseLost
@@ -126,7 +126,19 @@ class Outcomes:
             self.park(work, "the requester's deadline had passed", error)
         return True
 
-    async def fail_again(self, works: Sequence[Work]) -> None:
+    async def admitted(self, admitted: Admitted) -> list[Work]:
+        """Settle what was completed, has failed or cannot be told; return what is to be run."""
+        for work in admitted.completed:
+            if work.state is State.QUEUED:  # not given back or lost meanwhile
+                self.decide(work, _ACK)
+        for work in admitted.unclear:
+            if work.state is State.QUEUED:
+                self.decide(work, Nack(_PAUSE))
+        if admitted.failed:
+            await self._fail_again(admitted.failed)
+        return [work for work in admitted.to_handle if work.state is State.QUEUED]
+
+    async def _fail_again(self, works: Sequence[Work]) -> None:
         """Park requests that had failed before, and tell who asked what was kept of it."""
         if self.once is None:
             return
@@ -136,6 +148,8 @@ class Outcomes:
             _log.warning("the failures of requests cannot be read: %s", error)
             kept = [None] * len(works)
         for work, body in zip(works, kept, strict=True):
+            if work.state is not State.QUEUED:
+                continue
             if body is None:
                 self.decide(work, Nack(_PAUSE))
             else:
@@ -255,10 +269,6 @@ class Outcomes:
             to_handle, done = self.once.after(work, completed=word == "ack")
             for copy in done:
                 self.decide(copy, _ACK)
-            if parked and work.reply is not None:  # only what comes back from there may try again
-                for copy in [copy for copy in to_handle if not copy.delivery.replays]:
-                    to_handle.remove(copy)
-                    self._fail_as(copy, work.reply.body)
             self._requeue(to_handle)
 
     def _reply(self, work: Work) -> Outgoing | None:

@@ -71,6 +71,8 @@ class Work(Settle, eq=False):
     effects: Effects | None = None
     """To be written with the record, in one step."""
     conflicts: int = 0
+    waited: bool = False
+    """Whether it waited for another delivery of its id, of which something may be recorded now."""
     stop: Stop | None = None
     task: asyncio.Task[Any] | None = None
     deadline: float = float("inf")

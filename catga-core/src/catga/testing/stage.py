@@ -38,6 +38,7 @@ from catga.spi import (
     Subscription,
     Topology,
     Transport,
+    TransportDescriptor,
     TransportEvent,
 )
 from catga.testing.faults import FaultProxy
@@ -166,14 +167,17 @@ class Stage(Pace):
         arguments: dict[str, Any] = {"service": "law", "namespace": self.namespace, **more}
         arguments.setdefault("inbox", self.harness.inbox)
         catalog, own = self.harness.plugins, self.harness.descriptor
-        tapped = attrs.evolve(
-            own, factory=lambda *parts: TappedTransport(own.factory(*parts), self.tap)
-        )
-        transports = {**catalog.transports, **dict.fromkeys(own.schemes, tapped)}
+        every = {**catalog.transports, **dict.fromkeys(own.schemes, own)}
+        # The one of the completion records as well, where that is another one.
+        transports = {scheme: self._tapped(each) for scheme, each in every.items()}
         parts = Parts(
             clock=clock or self.clock, catalog=attrs.evolve(catalog, transports=transports)
         )
         return Bus(url or self.harness.url, settings=given, parts=parts, **arguments)
+
+    def _tapped(self, plugin: TransportDescriptor) -> TransportDescriptor:
+        make = plugin.factory
+        return attrs.evolve(plugin, factory=lambda *parts: TappedTransport(make(*parts), self.tap))
 
     @asynccontextmanager
     async def running(self, *buses: Bus) -> AsyncIterator[None]:

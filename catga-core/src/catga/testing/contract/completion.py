@@ -11,6 +11,7 @@ from catga.spi import Commit, Completion, Done, Kind, Lost, Record
 from catga.testing.contract.messages import Charged, keep
 from catga.testing.harness import law
 from catga.testing.stage import Stage
+from catga.testing.tap import Point
 
 __all__ = ["CompletionContract"]
 
@@ -129,6 +130,32 @@ class CompletionContract:
             await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
         assert heard.calls == [(2, 1)]
         assert stage.tap.stored(Kind.DEAD) == []
+
+    @law(qos=2)
+    async def test_what_is_recorded_is_not_run_again_when_its_acknowledgement_is_late(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, third law: the message comes again between the record and the acknowledgement,
+        to the same member, where it waits for its own first delivery."""
+
+        async def stand_still(point: Point) -> None:
+            if point is Point.RECORDED:
+                recorded.set()
+                await goes_on.wait()
+
+        recorded, goes_on = asyncio.Event(), asyncio.Event()
+        stage.tap.at = stand_still
+        bus = stage.bus(settings={"lease_limit": stage.lease})  # it is not renewed
+        heard = keep(bus, Charged)
+        async with stage.running(bus):
+            await bus.publish(Charged(1))
+            await stage.until(recorded.is_set)
+            await stage.pass_time(5.0)  # two leases and a half
+            goes_on.set()
+            await bus.publish(Charged(2))
+            await stage.until(lambda: (2, 1) in heard.calls)
+            await stage.until(lambda: bus.counts()["law/Charged"]["in-hand"] == 0)
+        assert heard.calls == [(1, 1), (2, 1)]
 
     # ---- one step
 

@@ -15,6 +15,7 @@ from catga.testing.contract.messages import Paid
 from catga.testing.harness import law
 from catga.testing.raising import raises
 from catga.testing.stage import Stage
+from catga.testing.tap import Point
 
 __all__ = ["RequestsContract"]
 
@@ -180,6 +181,30 @@ class RequestsContract:
             with raises(RemoteError):
                 await stage.wait(_await(asked))
         assert calls == [1, 1]
+
+    @law(qos=2, needs=[Capability.DEAD_LETTERS])
+    async def test_a_failure_that_is_kept_holds_when_the_lease_ends_before_the_letter_is_stored(
+        self, stage: Stage
+    ) -> None:
+        """QoS 2, sixth law: the message comes again while it is being given up; it waits for its
+        own first delivery, and that one is lost: it has failed all the same."""
+        bus = stage.bus(settings={"attempts": 1, "lease_limit": stage.lease})  # not renewed
+        calls, goes_on = _fail(bus), asyncio.Event()
+
+        async def stand_still(point: Point) -> None:
+            if point is Point.RECORDED:
+                await goes_on.wait()
+
+        stage.tap.at = stand_still
+        async with stage.running(bus):
+            asked = asyncio.create_task(bus.request(Paid(1), timeout=20.0))
+            await stage.until(lambda: bus.counts()["law/Paid"].get("received", 0) == 2)
+            goes_on.set()
+            with raises(RemoteError, naming="call 1"):
+                await stage.wait(_await(asked))
+            await stage.until(lambda: bus.counts()["law/Paid"]["in-hand"] == 0)
+        assert calls == [1]
+        assert len(stage.tap.stored(Kind.DEAD)) == 1
 
     @law(qos=2)
     async def test_a_request_that_expired_is_answered_when_it_is_asked_again(
