@@ -26,8 +26,8 @@ from mutants.mutation import Base, Mutant
 
 __all__ = ["LAWS", "SCENARIOS", "Hangs", "Outcome", "Trial", "bounded", "harness_of", "try_out"]
 
-_SECONDS = {False: 20.0, True: 60.0}
-"""How long one law may take in memory, and on a real server."""
+_SECONDS = {False: 6.0, True: 60.0}
+"""How long one law may take in memory, where all together take three, and on a real server."""
 _numbers = itertools.count(1)
 
 

@@ -125,7 +125,7 @@ def kill_table(wanted: Sequence[Mutant]) -> Iterator[Row | tuple[Base, tuple[Tri
     """Try everything out; yield what is right first, base by base, then the mutants."""
     bases = sorted({mutant.base for mutant in wanted})
     # Half of them wait for leases of a real server, so that more fit than there are processors.
-    with ProcessPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+    with ProcessPoolExecutor(3 * (os.cpu_count() or 1)) as pool:
         right = {base: pool.submit(_examine_right, base) for base in bases}
         wrong = {
             mutant.name: pool.submit(_examine, MUTANTS.index(mutant)) for mutant in _mixed(wanted)
