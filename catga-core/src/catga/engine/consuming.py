@@ -20,6 +20,7 @@ from catga.engine.suspects import Suspects
 from catga.engine.transaction import Atomic
 from catga.engine.work import Feed, State, Stop, Work
 from catga.ground.deadline import Deadline
+from catga.model.envelope import Envelope
 from catga.model.message import Identity, Message, adopt
 from catga.model.outcome import Drained
 from catga.spi import (
@@ -54,6 +55,7 @@ class Consumer:
         self._handled = 0
         self._call = call
         self._decode = handler.wire.decode
+        self._timed = handler.timeout is not None
         self._timeout = _NEVER if handler.timeout is None else handler.timeout
         self._now = services.clock.monotonic
         self._s = services
@@ -162,14 +164,6 @@ class Consumer:
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(work.conflicts, 62))
         self._s.clock.call_later(longest * self._s.random(), put)
 
-    def _handle(self, work: Work) -> Coroutine[Any, Any, None] | None:
-        """Run the handler on one delivery, in a worker; return what is left to be awaited."""
-        if work.state is not _QUEUED:
-            return None  # given back or lost while it waited
-        if work.exactly and self._is_old(work):
-            return self._look_again(work)
-        return self._begin(work)
-
     def _is_old(self, work: Work) -> bool:
         """Say whether it may have been completed since it was looked up.
 
@@ -185,38 +179,47 @@ class Consumer:
             return
         work.waited = False
         if await self._outcomes.admitted(await once.sort([work])):
-            rest = self._begin(work)
+            rest = self._handle(work, looked=True)
             if rest is not None:
                 await rest
 
-    def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:
-        envelope, message = work.envelope, work.message
-        if envelope is None:
-            return None
-        delivery, now = work.delivery, self._now()
-        if delivery.lease_until <= now or delivery.doubtful:
-            self._lost(work)  # this process stood still: it may run elsewhere by now
-            return None
+    def _handle(self, work: Work, *, looked: bool = False) -> Coroutine[Any, Any, None] | None:
+        """Run the handler on one delivery, in a worker; return what is left to be awaited."""
+        envelope, message, deadline = work.envelope, work.message, _NEVER
+        if work.state is not _QUEUED or envelope is None:
+            return None  # given back or lost while it waited
+        if work.exactly and not looked and self._is_old(work):
+            return self._look_again(work)
+        if self._timed or work.feed.settler is not None:
+            delivery, now = work.delivery, self._now()
+            if delivery.lease_until <= now or delivery.doubtful:
+                self._lost(work)  # this process stood still: it may run elsewhere by now
+                return None
+            deadline = now + self._timeout
         if envelope.deadline is not None and self._outcomes.expired(work):
             return None
-        if message is UNREAD:
-            try:
-                message = self._decode(envelope.data, envelope.version)
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:
-                self._outcomes.poison(work, error)
-                return None
+        if message is UNREAD and (message := self._read(work, envelope)) is UNREAD:
+            return None
         if self._adopts:  # the message has the identity it was sent with
             adopt(message, Identity(envelope.id, envelope.time, envelope.correlation_id))
         started = self._s.signals.started
         if started is not None:
             started(work.context)
-        rest = run_handler(work, message, self._call, now + self._timeout, self._s.tasks)
+        rest = run_handler(work, message, self._call, deadline, self._s.tasks)
         if rest is not None:
             return self._end_later(work, rest)
         self._end(work)
         return None
+
+    def _read(self, work: Work, envelope: Envelope) -> Any:
+        """Return the message; `UNREAD` when it is poison, which is dealt with then."""
+        try:
+            return self._decode(envelope.data, envelope.version)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self._outcomes.poison(work, error)
+            return UNREAD
 
     async def _end_later(self, work: Work, rest: Coroutine[Any, Any, None]) -> None:
         await rest

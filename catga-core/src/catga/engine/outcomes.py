@@ -229,6 +229,9 @@ class Outcomes:
             works = self.handled[:]
             self.handled.clear()
             feeds = {work.feed for work in works}
+            if len(feeds) == 1:
+                self.acknowledged(works)
+                return
             for feed in feeds:
                 self.acknowledged([work for work in works if work.feed is feed])
 
