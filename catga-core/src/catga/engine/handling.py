@@ -36,6 +36,8 @@ class Call:
     invoke: Callable[..., Coroutine[Any, Any, Any]]
     """With the message, and with its context when it is wanted."""
     wants_context: bool
+    answers: bool
+    """Whether what it returns is sent back."""
 
 
 @attrs.frozen(eq=False)
@@ -121,7 +123,7 @@ def check_handlers(handlers: Sequence[Handler]) -> None:
 
 def compile_call(handler: Handler, middleware: Sequence[Middleware]) -> Call:
     """Return one coroutine function for the handler with its middleware around it."""
-    call = Call(handler.function, handler.wants_context)
+    call = Call(handler.function, handler.wants_context, handler.is_request)
     for layer in reversed(middleware):
         if type(layer).on_handle is not Middleware.on_handle:
             call = _wrap(layer, call)
@@ -135,7 +137,7 @@ def _wrap(layer: Middleware, inner: Call) -> Call:
         with_context = (message, context) if inner.wants_context else (message,)
         return layer.on_handle(message, context, lambda: further(*with_context))
 
-    return Call(call, wants_context=True)
+    return Call(call, wants_context=True, answers=inner.answers)
 
 
 def compile_publish(middleware: Sequence[Middleware]) -> OnPublish | None:
