@@ -74,12 +74,12 @@ def acks_on_failure(real: Any) -> Any:
 def records_before_the_handler(real: Any) -> Any:
     """The completion is recorded, then the handler is called."""
 
-    async def handle(self: Consumer, work: Work) -> None:
+    async def handle(self: Consumer, work: Work, *, looked: bool = False) -> None:
         once, inbox, context = self._outcomes.once, self._s.transport.inbox, work.context
         exactly = context is not None and context.qos is QualityOfService.EXACTLY_ONCE
         if exactly and once is not None and inbox is not None and work.envelope is not None:
             await inbox.record([once.record(work)])
-        left = real(self, work)
+        left = real(self, work, looked=looked)
         if left is not None:
             await left
 
