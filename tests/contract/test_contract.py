@@ -38,7 +38,7 @@ class TestNats(TransportContract):
     def harness(self, nats: ServerProcess, restarting: Restarting) -> Harness:
         return Harness(
             url=nats.url,
-            time_scale=0.2,
+            time_scale=0.25,
             small={"live_buffer": 50, "max_ack_pending": 60},
             small_buffer=50,
             full={"max_bytes": 1_000_000},
@@ -51,7 +51,7 @@ class TestRedis(TransportContract):
     def harness(self, redis: ServerProcess, restarting: Restarting) -> Harness:
         return Harness(
             url=redis.url,
-            time_scale=0.2,
+            time_scale=0.25,
             settings={"reclaim_interval": 0.1, "trim_interval": 0.1},
             small={"live_buffer": 50, "max_payload_bytes": 65_536},
             small_buffer=50,
@@ -66,7 +66,7 @@ class TestNatsWithRedisInbox(
 
     @pytest.fixture
     def harness(self, nats: ServerProcess, redis: ServerProcess) -> Harness:
-        return Harness(url=nats.url, time_scale=0.2, inbox=redis.url)
+        return Harness(url=nats.url, time_scale=0.25, inbox=redis.url)
 
 
 class TestRedisWithNatsInbox(ExactlyOnceContract, CompletionContract):
@@ -75,7 +75,7 @@ class TestRedisWithNatsInbox(ExactlyOnceContract, CompletionContract):
     @pytest.fixture
     def harness(self, nats: ServerProcess, redis: ServerProcess) -> Harness:
         settings = {"reclaim_interval": 0.1, "trim_interval": 0.1}
-        return Harness(url=redis.url, time_scale=0.2, settings=settings, inbox=nats.url)
+        return Harness(url=redis.url, time_scale=0.25, settings=settings, inbox=nats.url)
 
 
 if chosen_profile() is PROFILES["nightly"]:  # its scenarios stand in tests/redis
@@ -85,7 +85,7 @@ if chosen_profile() is PROFILES["nightly"]:  # its scenarios stand in tests/redi
         def harness(self, redis_cluster: RedisCluster) -> Harness:
             return Harness(
                 url=redis_cluster.url,
-                time_scale=0.2,
+                time_scale=0.25,
                 settings={"reclaim_interval": 0.1, "trim_interval": 0.1},
                 small={"live_buffer": 50, "max_payload_bytes": 65_536},
                 small_buffer=50,

@@ -101,7 +101,8 @@ class AtomicContract:
         async with stage.running(publisher):
             for number in range(1, 13):
                 await stage.wait(publisher.publish(Charged(number)))
-        buses = [stage.bus(), stage.bus()]
+        # Longer than all of it takes: a lease that ends would be another attempt.
+        buses = [stage.bus(settings={"lease": 10 * stage.lease}) for _ in range(2)]
         attempts = [_add(bus) for bus in buses]
         async with stage.running(*buses):
             await stage.until(lambda: _acks(buses) == 12)
