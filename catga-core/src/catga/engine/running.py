@@ -32,7 +32,7 @@ def run_handler(
     ids = work.next_id if work.exactly else None
     try:
         handler = call.invoke(message, work.context) if call.wants_context else call.invoke(message)
-        waiting = variables.run(_begin_to_answer if call.answers else _begin, handler, work, ids)
+        waiting = variables.run(_begin, handler, work, ids, call.answers)
         if waiting is not _ENDED:
             work.state = _RUNNING
             work.task = asyncio.current_task()
@@ -46,22 +46,19 @@ def run_handler(
     return None
 
 
-def _begin(handler: Coroutine[Any, Any, Any], work: Work, ids: Callable[[], str] | None) -> Any:
+def _begin(
+    handler: Coroutine[Any, Any, Any],
+    work: Work,
+    ids: Callable[[], str] | None,
+    answers: bool,
+) -> Any:
     """Run in the handler's own context: what it sets is gone with it."""
     CURRENT.set(work)
     if ids is not NEXT_ID.get():  # setting is ten times dearer than looking
         NEXT_ID.set(ids)
-    # What an event's handler returns is nothing to anybody, and an exception dear just to say so.
-    return next(handler.__await__(), _ENDED)
-
-
-def _begin_to_answer(
-    handler: Coroutine[Any, Any, Any], work: Work, ids: Callable[[], str] | None
-) -> Any:
-    """The same, and keep what it returned."""
-    CURRENT.set(work)
-    if ids is not NEXT_ID.get():
-        NEXT_ID.set(ids)
+    if not answers:
+        # What it returns is nothing to anybody, and an exception dear just to say that it ended.
+        return next(handler.__await__(), _ENDED)
     try:
         return handler.send(None)
     except StopIteration as stop:  # here, for an exception is dear on its way out of a context
