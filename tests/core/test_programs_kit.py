@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import Phase, find, settings
+from hypothesis import find, settings
 
 from catga.errors import ConfigurationError
 from catga.testing.harness import Ability, Harness
@@ -341,22 +341,15 @@ def test_what_is_printed_of_a_program_needs_nothing_else_to_run() -> None:
         assert played == [("harness", program)]
 
 
-def drawn(kind: type, *phases: Phase) -> Program:
-    return find(
-        programs(abilities=frozenset(Ability)),
-        lambda program: any(isinstance(step, kind) for step in program.steps),
-        settings=settings(database=None, deadline=None, max_examples=2000, phases=phases),
-        random=Random(1),
-    )
-
-
 @pytest.mark.parametrize("kind", [Restart, CutAtWrite, Delay, HalfClose, Pause, Together, Replay])
 def test_every_kind_of_step_and_fault_is_drawn(kind: type) -> None:
-    assert drawn(kind, Phase.generate).steps
-
-
-def test_the_shortest_program_with_a_step_is_found() -> None:
-    assert len(drawn(Together, Phase.generate, Phase.shrink).steps) <= 2
+    drawn = find(
+        programs(abilities=frozenset(Ability)),
+        lambda program: any(isinstance(step, kind) for step in program.steps),
+        settings=settings(database=None, deadline=None, max_examples=2000),
+        random=Random(1),
+    )
+    assert len(drawn.steps) <= 2, "and the shortest is found"
 
 
 @pytest.mark.parametrize(("programs", "publishes"), [(299, 180), (99, 30)])

@@ -91,7 +91,7 @@ class Once:
 
     async def sort(self, works: list[Work]) -> Admitted:
         """Sort deliveries by what is recorded of them now."""
-        keys = [Completion(*self._of, _id(work)) for work in works]
+        keys = [self._key(work) for work in works]
         done = await self._look_up([*keys, *map(failure_of, keys)] if self._answers else keys)
         if done is None:
             return Admitted(unclear=works)
