@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from contextvars import ContextVar
 from typing import Any
@@ -21,6 +22,7 @@ from catga.spi import (
     QualityOfService,
     Subject,
 )
+from catga.testing import settle_loop
 from catga_inmemory.subscriptions import LogSubscription
 from catga_inmemory.transport import MemoryTransport
 from core.engine_kit import (
@@ -356,6 +358,80 @@ def test_concurrency_is_what_was_asked_for_and_the_prefetch_bounds_what_is_in_ha
             go.set()
             await eventually(lambda: bus.counts()["tests/Order"].get("ack") == 50)
             assert most == 3
+
+    run(law)
+
+
+@pytest.mark.parametrize("kind", [Fast, Order, Once])
+def test_handlers_that_wait_for_nothing_leave_others_their_turn(kind: type[Any]) -> None:
+    async def law(probe: Probe) -> None:
+        handled, turns = 0, list[int]()
+        bus = probe.bus()
+
+        @bus.handle(kind)
+        async def handle(_: Any) -> None:
+            nonlocal handled
+            handled += 1
+            probe.clock.spend(0.05)  # it computes
+
+        async with bus:
+            await bus.publish_many(kind(number) for number in range(100))
+            while handled < 100:
+                turns.append(handled)
+                await asyncio.sleep(0)
+        assert max(after - before for before, after in itertools.pairwise([*turns, 100])) <= 2
+
+    run(law)
+
+
+def test_a_drain_does_not_wait_for_all_that_handlers_compute() -> None:
+    async def law(probe: Probe) -> None:
+        handled = 0
+        bus = probe.bus({"drain_deadline": 1})
+
+        @bus.handle(Order)
+        async def handle(_: Order) -> None:
+            nonlocal handled
+            handled += 1
+            probe.clock.spend(0.05)
+
+        async with bus:
+            await bus.publish_many(Order(number) for number in range(200))
+            await eventually(lambda: handled)
+        assert handled < 100, "the others have the rest at once"
+
+    run(law)
+
+
+def test_a_slow_settlement_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def law(probe: Probe) -> None:
+        numbers: list[int] = []
+        goes_on = asyncio.Event()
+        bus = probe.bus()
+
+        @bus.handle(Once)
+        async def handle(once: Once) -> None:
+            numbers.append(once.number)
+
+        right = LogSubscription.commit
+
+        async def commit(self: LogSubscription, batch: Any) -> Any:
+            if len(numbers) == 1:
+                await goes_on.wait()
+            return await right(self, batch)
+
+        monkeypatch.setattr(LogSubscription, "commit", commit)
+        async with bus:
+            await bus.publish(Once(1))
+            await eventually(lambda: numbers == [1])
+            await settle_loop()
+            await bus.publish(Once(2))
+            try:
+                await eventually(lambda: bus.counts()["tests/Once"].get("ack") == 1)
+            finally:
+                goes_on.set()
+            await eventually(lambda: bus.counts()["tests/Once"].get("ack") == 2)
+        assert numbers == [1, 2]
 
     run(law)
 

@@ -34,7 +34,7 @@ def asks(hungry: Iterable[LogSubscription], most: int) -> list[Ask]:
 
     A stream whose last read brought all that was asked for has more, so it gets nearly all the
     room, in a command of its own: one command asks for the same number of each. And of a window
-    only half at a time, so that one half comes while the other is handled.
+    only a part at a time, so that the server and the handlers work side by side.
     """
     found: list[Ask] = []
     quiet: list[tuple[LogSubscription, StreamKey]] = []
@@ -43,7 +43,7 @@ def asks(hungry: Iterable[LogSubscription], most: int) -> list[Ask]:
         room, share = each.room, each.room // len(each.streams)
         rest = [(each, stream) for stream in each.streams if stream not in each.busy]
         if each.busy:
-            room = min(room, each.source.window // 2)
+            room = min(room, each.part)
             share = max(1, room // _QUIET // len(each.streams))
             left = (room - share * len(rest)) // len(each.busy)
             busy = tuple((each, stream) for stream in each.streams if stream in each.busy)

@@ -45,6 +45,8 @@ __all__ = ["LogSubscription"]
 T = TypeVar("T")
 
 _RECLAIM_LIMIT = 100
+_PARTS = 3
+"""Of a window: one part is handled while one is settled and one comes."""
 
 
 @attrs.define(eq=False)
@@ -60,6 +62,8 @@ class LogSubscription(Subscription):
 
     def __init__(self, session: Session, source: Source, group: str, reader: GroupReader) -> None:
         self.source = source
+        self.part = max(1, source.window // _PARTS)
+        """How much is read at once where more waits."""
         self.streams = source_streams(source, group)
         self.next_reclaim = 0.0
         self.unseen = False
@@ -96,12 +100,12 @@ class LogSubscription(Subscription):
 
     @property
     def hungry(self) -> bool:
-        """Whether a read is worth it: half of the window is free, or more was asked for.
+        """Whether a read is worth it: a part of the window is free, or more was asked for.
 
         Small reads would undo the batching that everything above depends on.
         """
         room = self.room
-        return room * 2 >= self.source.window or (room > 0 and self._wanted)
+        return room >= self.part or (room > 0 and self._wanted)
 
     async def announce(self) -> None:
         """Tell the other members how long this one keeps what it gets, before it gets anything;

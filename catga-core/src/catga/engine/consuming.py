@@ -40,6 +40,8 @@ _NEVER = float("inf")
 _PAUSE = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 1.0
 """Seconds: how long who met a conflict waits at the most before it runs again; it doubles."""
+_CARRIERS = 2
+"""Who carry out settlements of one feed: while the server works on a batch the next is sent."""
 _LAST_STEPS = 2.0
 """Seconds of a drain, or a third of it, that are kept for giving back what did not finish."""
 _CLOSING = 1.0
@@ -72,6 +74,7 @@ class Consumer:
             self._handle,
             self._outcomes.account,
             services.tasks,
+            services.clock,
             f"worker {self.name}",
         )
         self._suspects = Suspects(self._outcomes.give_up, self._pool.put)
@@ -112,7 +115,8 @@ class Consumer:
             outcomes=self._outcomes,
             on_uncommitted=self._uncommitted,
         )
-        self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
+        for _ in range(_CARRIERS):
+            self._settlers.append(self._s.tasks.spawn(feed.settler.run(), f"settle {self.name}"))
 
     def books(self) -> Mapping[str, int]:
         """Return what became of the deliveries so far, and how many are in hand."""
@@ -303,10 +307,10 @@ class Consumer:
         returned = self._give_back()
         await handling.wait(self._receivers)
         returned += self._give_back()
-        await self._pool.join(clock, handling.left)
+        await self._pool.join(handling.left)
         stopped = self._stop_the_rest()
         if stopped:
-            await self._pool.join(clock, stopping.left)
+            await self._pool.join(stopping.left)
         for feed in self._feeds:
             if feed.settler is not None:
                 feed.settler.close()

@@ -1,6 +1,7 @@
 """Workers: a bounded number of long-lived tasks over one queue. No task per message.
 
-What ends without waiting is run by one worker, call by call; another is woken when one waits.
+What ends without waiting is run by one worker, call by call; another is woken when one waits. Who
+waits for nothing keeps others from running, so that after a while they are given a turn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner
 
 __all__ = ["Pool"]
+
+_STRETCH = 0.02
+"""Seconds of handling after which others have a turn."""
+_LOOKS = 16
+"""Calls between two looks at the clock at the most; the first look is after the first call."""
 
 
 class Pool:
@@ -29,12 +35,14 @@ class Pool:
         run: Callable[[Work], Awaitable[None] | None],
         pause: Callable[[], None],
         tasks: TaskOwner,
+        clock: Clock,
         name: str,
     ) -> None:
         self._size = size
         self._run = run
         self._pause = pause
         self._tasks = tasks
+        self._clock = clock
         self._name = name
         self._queue: deque[Work] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -74,33 +82,48 @@ class Pool:
 
     async def _work_on(self) -> None:
         """Do what is queued, then wait for more, until cancelled."""
-        queue = self._queue
         while True:
-            while queue:
-                rest = self._run(queue.popleft())
-                if rest is not None:
-                    self._pause()
-                    self._call_another()
-                    self._busy += 1
-                    try:
-                        await rest
-                    finally:
-                        self._busy -= 1
+            rest = self._work_through()
             self._pause()
-            if self._joining is not None:
-                self._joining.set()
-            waiter = asyncio.get_running_loop().create_future()
-            self._idle.append(waiter)
-            await waiter
+            if rest is not None:
+                self._call_another()
+                self._busy += 1
+                try:
+                    await rest
+                finally:
+                    self._busy -= 1
+            elif self._queue:
+                await asyncio.sleep(0)
+            else:
+                if self._joining is not None:
+                    self._joining.set()
+                waiter = asyncio.get_running_loop().create_future()
+                self._idle.append(waiter)
+                await waiter
 
-    async def join(self, clock: Clock, timeout: float) -> bool:
+    def _work_through(self) -> Awaitable[None] | None:
+        """Do what is queued, until something waits or others are to have their turn."""
+        queue, run, now = self._queue, self._run, self._clock.monotonic
+        began, looks, left = now(), 1, 1
+        while queue:
+            rest = run(queue.popleft())
+            if rest is not None:
+                return rest
+            left -= 1
+            if not left:
+                if now() - began >= _STRETCH:
+                    break
+                looks = left = min(2 * looks, _LOOKS)
+        return None
+
+    async def join(self, timeout: float) -> bool:
         """Wait until nothing is queued or running; False when `timeout` seconds were not enough."""
         checked = self._joining = asyncio.Event()
-        deadline = clock.monotonic() + timeout
-        timer = clock.call_later(timeout, checked.set)
+        deadline = self._clock.monotonic() + timeout
+        timer = self._clock.call_later(timeout, checked.set)
         try:
             while self._queue or self._busy:
-                if clock.monotonic() >= deadline:
+                if self._clock.monotonic() >= deadline:
                     return False
                 checked.clear()
                 await checked.wait()

@@ -62,7 +62,7 @@ def _without_body(letter: DeadLetter) -> DeadLetter:
 
 
 class Settler:
-    """Carries out decisions for one feed, a batch at a time, while handlers go on.
+    """Carries out decisions for one feed, in batches, while handlers go on.
 
     The order is the promise: a dead letter is stored before its original is settled, a completion
     is recorded before its delivery is acknowledged.
@@ -100,7 +100,7 @@ class Settler:
         self._decided.append(work)
 
     async def run(self) -> None:
-        """Carry out decisions until closed and nothing is left."""
+        """Carry out decisions until closed and nothing is left; more than one may do that."""
         while True:
             if not self._decided:
                 if self._closing:
