@@ -27,15 +27,22 @@ class RedisInbox(InboxStore):
         """
         known = [False] * len(keys)
         names = [done_key(key) for key in keys]
+        servers = self._session.servers
+        parts = [
+            places[at : at + BATCH]
+            for _, places in servers.split(range(len(keys)), names.__getitem__)
+            for at in range(0, len(places), BATCH)
+        ]
+        asked = [[names[place] for place in part] for part in parts]
         try:
-            for line, places in self._session.servers.split(range(len(keys)), names.__getitem__):
-                for at in range(0, len(places), BATCH):
-                    part = places[at : at + BATCH]
-                    asked = [names[place] for place in part]
-                    if not await line.call(b"EXISTS", *asked):
-                        continue
-                    for place, there in zip(part, await KNOWN.run(line, asked, ()), strict=True):
-                        known[place] = bool(there)
+            counts = await servers.ask([(b"EXISTS", *part) for part in asked])
+            for part, sought, count in zip(parts, asked, counts, strict=True):
+                if isinstance(count, Exception):
+                    raise count
+                if count:
+                    there = await KNOWN.run(servers.line(sought[0]), sought, ())
+                    for place, each in zip(part, there, strict=True):
+                        known[place] = bool(each)
         except REPLY_ERRORS as error:
             raise self._session.failure(error) from error
         return known

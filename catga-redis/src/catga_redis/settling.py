@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from catga.errors import CatgaError, PayloadTooLarge, TransportError
@@ -78,7 +78,8 @@ class Settler:
     async def release(self, work: Sequence[tuple[Token, int]]) -> list[SettleResult]:
         """Give back each after its delay in milliseconds, or as `UNSEEN`."""
         results: list[SettleResult] = [LOST] * len(work)
-        for stream, part in _by_stream([token for token, _ in work]):
+
+        async def carry(stream: StreamKey, part: Sequence[int]) -> None:
             values: list[Any] = []
             for index in part:
                 (_, id_, count), delay = work[index]
@@ -87,16 +88,21 @@ class Settler:
             if isinstance(outcomes, list):
                 tell_gone(self._session, stream, outcomes.count(2))
             _place(outcomes, part, results)
+
+        await _each_part([token for token, _ in work], carry)
         return results
 
     async def extend(self, tokens: Sequence[Token]) -> list[SettleResult]:
         """Start the lease of each anew."""
         results: list[SettleResult] = [LOST] * len(tokens)
-        for stream, part in _by_stream(tokens):
+
+        async def carry(stream: StreamKey, part: Sequence[int]) -> None:
             values: list[Any] = []
             for index in part:
                 values += tokens[index][1:]
             _place(await self._run(EXTEND, [stream.key], stream, values), part, results)
+
+        await _each_part(tokens, carry)
         return results
 
     async def commit(self, work: Sequence[tuple[Token, Commit]]) -> list[SettleResult]:
@@ -112,13 +118,16 @@ class Settler:
             for index, outcome in zip((*single, *plain), (*outcomes, *rest), strict=True):
                 results[index] = outcome
             return results
-        for stream, part in _by_stream([token for token, _ in work]):
+
+        async def carry(stream: StreamKey, part: Sequence[int]) -> None:
             keys, values = [stream.key], list[Any]([self._session.completion_ms])
             for index in part:
                 (_, id_, count), commit = work[index]
                 keys.append(done_key(commit.record.key))
                 values += (id_, count, record_value(commit.record))
             _place(await self._run(COMMIT, keys, stream, values), part, results)
+
+        await _each_part([token for token, _ in work], carry)
         return results
 
     async def park(self, work: Sequence[tuple[Token, Outgoing]]) -> list[SettleResult]:
@@ -174,6 +183,17 @@ def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, Sequence[in
             indexes = [index for index, token in enumerate(tokens) if token[0] is stream]
         for at in range(0, len(indexes), BATCH):
             yield stream, indexes[at : at + BATCH]
+
+
+async def _each_part(
+    tokens: Sequence[Token], carry: Callable[[StreamKey, Sequence[int]], Awaitable[None]]
+) -> None:
+    """Carry out every part; none waits for the answer to another."""
+    parts = list(_by_stream(tokens))
+    if len(parts) == 1:  # almost always
+        await carry(*parts[0])
+    else:
+        await asyncio.gather(*(carry(*part) for part in parts))
 
 
 def _place(

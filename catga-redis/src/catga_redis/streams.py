@@ -45,8 +45,9 @@ __all__ = ["LogSubscription"]
 T = TypeVar("T")
 
 _RECLAIM_LIMIT = 100
-_PARTS = 3
-"""Of a window: one part is handled while one is settled and one comes."""
+_PARTS, _PARTS_COMMITTED = 2, 3
+"""Of a window: one part is handled while the other comes. A commit takes the server as long as the
+handlers, so that one more is committed meanwhile."""
 
 
 @attrs.define(eq=False)
@@ -313,6 +314,7 @@ class LogSubscription(Subscription):
 
     async def commit(self, batch: Sequence[Commit]) -> list[SettleResult]:
         """Record and acknowledge in one script per stream."""
+        self.part = max(1, self.source.window // _PARTS_COMMITTED)
         pairs = [(each.delivery, each) for each in batch]
         return await self._in_one_step(pairs, self._settler.commit)
 
