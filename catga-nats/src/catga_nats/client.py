@@ -75,6 +75,7 @@ class GuardedClient(Client):
         self._require_tls = require_tls
         self._tries: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         """The tasks that connect again, the one of now and those before it."""
+        self._ended = False
         self._ps = OnePassParser(self)
         self._sinks: dict[int, OnMessages] = {}
         self._statuses: dict[bytes, dict[str, str] | None] = {}
@@ -227,12 +228,14 @@ class GuardedClient(Client):
         refusal, is swallowed: it would go on for ever, or with a socket of its own.
         """
         task = asyncio.current_task()
-        if task in self._tries and (self.is_closed or task is not self._reconnection_task):
+        unwanted = self._ended or self.is_closed or task is not self._reconnection_task
+        if task in self._tries and unwanted:
             self.abort()
             raise asyncio.CancelledError
 
     async def end(self, timeout: float) -> None:
         """Close, within `timeout` seconds for what is still to be sent; nothing stays behind."""
+        self._ended = True  # also when `close` is cut short, and a try outlives its cancellation
         # As a task of its own: its `close` can end in a cancellation that nobody asked for, when
         # it waits for a socket together with a try to reconnect that it has cancelled itself.
         closing = asyncio.ensure_future(self.close())
