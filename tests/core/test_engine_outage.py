@@ -17,11 +17,12 @@ from catga_inmemory.subscriptions import LogSubscription
 from core.engine_kit import Once, Probe, eventually, run
 
 
+@pytest.mark.parametrize("raised", [None, ConnectionLost("no leader"), AttributeError("_loop")])
 def test_a_completion_is_recorded_as_soon_as_it_can_be_while_the_lease_is_ours(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, raised: Exception | None
 ) -> None:
     """A JetStream leader that dies is replaced in 4 to 9 s: nobody crashed, so what was handled
-    is not handled again."""
+    is not handled again. Nor when a client raises what belongs to a socket that was lost."""
 
     async def law(probe: Probe) -> None:
         back = probe.clock.monotonic() + 9
@@ -29,6 +30,8 @@ def test_a_completion_is_recorded_as_soon_as_it_can_be_while_the_lease_is_ours(
 
         async def away(self: LogSubscription, batch: Sequence[Commit]) -> list[SettleResult]:
             if probe.clock.monotonic() < back:
+                if raised is not None:
+                    raise raised
                 return [Unknown(ConnectionLost("no leader"))] * len(batch)
             return list(await commit(self, batch))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import attrs
 
@@ -49,6 +50,20 @@ _STORE_AGAIN = 5.0
 _RECORD_AGAIN = 1.0
 """Seconds until a message comes again whose completion could not be recorded."""
 _ALL_DONE, _ALL_ACKS = frozenset({Done}), frozenset({Ack})
+
+Attempt: TypeAlias = Callable[[list[Work]], Awaitable[list[SettleResult]]]
+"""One step for several deliveries."""
+
+
+async def _tried(attempt: Attempt, batch: list[Work]) -> list[SettleResult]:
+    """Return what became of each; a transport that raises, whatever it raises, has not said."""
+    try:
+        return await attempt(batch)
+    except TransportError as error:
+        return [Unknown(error)] * len(batch)
+    except Exception as error:
+        _log.exception("settling met what nobody foresaw, and is tried again")
+        return [Unknown(TransportError(f"settling failed: {error!r}"))] * len(batch)
 
 
 def _given_back(work: Work, seconds: float) -> Work:
@@ -255,7 +270,7 @@ class Settler:
     async def _persist(
         self,
         batch: list[Work],
-        attempt: Callable[[list[Work]], Awaitable[list[SettleResult]]],
+        attempt: Attempt,
         *,
         until_lease_ends: bool = True,
     ) -> list[SettleResult]:
@@ -264,7 +279,7 @@ class Settler:
         A completion that is not recorded would be handled again, so it is tried for as long as
         its delivery is ours.
         """
-        results = await attempt(batch)
+        results = await _tried(attempt, batch)
         pause = _PAUSE
         while Unknown in set(map(type, results)):
             again = [i for i, result in enumerate(results) if isinstance(result, Unknown)]
@@ -274,7 +289,7 @@ class Settler:
             ours = [i for i in again if batch[i].delivery.lease_until > now]
             if not ours:
                 break
-            repeated = await attempt([batch[i] for i in ours])
+            repeated = await _tried(attempt, [batch[i] for i in ours])
             for i, result in zip(ours, repeated, strict=True):
                 results[i] = result
             if not until_lease_ends:
