@@ -18,7 +18,7 @@ from catga.errors import AuthenticationError, CapabilityError, ConfigurationErro
 from catga.spi import Capability, EventKind, Mode, QualityOfService, Receipt, Rejected, Unknown
 from catga.testing import FaultProxy, free_port
 from catga_nats import NatsSettings
-from catga_nats.client import GuardedClient
+from catga_nats.client import GuardedClient, frame
 from catga_nats.connection import parse_version
 from catga_nats.errors import ApiError
 from catga_nats.incoming import ack_tokens
@@ -446,7 +446,7 @@ def test_what_the_guard_leans_on_is_still_in_the_client() -> None:
         assert callable(getattr(Client, name)), name
     client = Client()
     names = ("_pending", "_pending_data_size", "_flush_queue", "_pongs", "_server_info", "_sid")
-    for name in names:
+    for name in (*names, "_transport"):
         assert hasattr(client, name), name
 
 
@@ -467,6 +467,28 @@ def test_removing_a_namespace_leaves_no_stream_of_it_and_no_other_is_touched(
             await here.transport.remove(here.namespace)
             assert await streams(here) == set()
             assert await streams(other) == made
+
+    asyncio.run(law())
+
+
+def test_what_is_written_to_a_socket_that_was_lost_raises_nothing_and_it_goes_on(
+    server: NatsServer,
+) -> None:
+    """From CPython 3.12 on `writelines` of such a socket raises, or watches the number that it
+    had."""
+
+    async def law() -> None:
+        async with opened(server.url) as lab:
+            client, turns = lab.client, 0
+            client.abort()
+            while client.is_connected:  # its reader has not noticed yet
+                turns += 1
+                for _ in range(3):  # the first leaves at once, the others by the client's task
+                    await client.write([frame("nobody", b"")])
+                await asyncio.sleep(0)
+            assert turns > 1
+            await until(lambda: client.is_connected)
+            assert await client.answers(2)
 
     asyncio.run(law())
 

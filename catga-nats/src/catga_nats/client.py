@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import Error, StaleConnectionError
 
 from catga.spi import end_all
@@ -66,12 +67,27 @@ def _verb(where: str) -> bytes:
     return f"PUB {where} ".encode("utf-8", "surrogateescape")
 
 
+class _Socket(TcpTransport):
+    """A socket that takes what is written to it after it was lost, and says so in `drain`.
+
+    From CPython 3.12 on its `writelines` raises then what only the reader can mend, or watches a
+    number that the next socket gets.
+    """
+
+    def __bool__(self) -> bool:
+        return True  # it is this one, also before it is connected
+
+    def writelines(self, payload: Iterable[bytes]) -> None:
+        self.write(b"".join(payload))  # type: ignore[no-untyped-call] # the client's own
+
+
 class GuardedClient(Client):
     """A connection that never goes deaf, never sends in clear what was meant for TLS, never keeps
     messages for later."""
 
     def __init__(self, *, require_tls: bool) -> None:
         super().__init__()
+        self._transport = _Socket()  # type: ignore[no-untyped-call] # the client's own
         self._require_tls = require_tls
         self._tries: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         """The tasks that connect again, the one of now and those before it."""
