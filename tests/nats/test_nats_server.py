@@ -8,6 +8,7 @@ import socket
 import time
 import warnings
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -436,6 +437,23 @@ def test_a_word_of_the_server_does_not_close_the_client_for_good(server: NatsSer
             assert (await here.transport.health()).ok
 
     asyncio.run(law())
+
+
+def test_a_server_that_was_paused_stands_still_at_once(binary: str | None) -> None:
+    with (
+        NatsServer(binary) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as talking,
+    ):
+        talking.sendall(b"CONNECT {}\r\n")
+        for _ in range(200):
+            server.pause()
+            try:
+                threads = Path(f"/proc/{server.pid}/task").glob("*/stat")
+                states = {each.read_text().rpartition(")")[2].split()[0] for each in threads}
+                assert states <= {"T"}  # a system without /proc tells nothing
+            finally:
+                server.resume()
+            talking.sendall(b"PING\r\n" * 1000)  # so that it has something to do
 
 
 def test_what_the_guard_leans_on_is_still_in_the_client() -> None:

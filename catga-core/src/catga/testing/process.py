@@ -117,8 +117,9 @@ class ServerProcess(Running):
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop it in mid-work (SIGSTOP)."""
+        """Stop it in mid-work (SIGSTOP); returns once it stands still."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
