@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from catga.errors import ConnectionLost
@@ -12,7 +12,7 @@ from catga.spi import Runtime
 from catga_redis.dial import Dialer
 from catga_redis.wire import Line, Wire, pack_command
 
-__all__ = ["OneServer", "Servers"]
+__all__ = ["OneServer", "Servers", "together"]
 
 
 class Servers(ABC):
@@ -82,11 +82,16 @@ class Servers(ABC):
                 replies[index] = reply
 
         parts = self.split(range(len(commands)), lambda index: commands[index][1])
-        if len(parts) == 1:
-            await carry(*parts[0])
-        else:
-            await asyncio.gather(*(carry(line, part) for line, part in parts))
+        await together([carry(*part) for part in parts])
         return replies
+
+
+async def together(asked: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Await all of them, none behind another; one alone, as almost always, without a task."""
+    if len(asked) == 1:
+        await asked[0]
+    else:
+        await asyncio.gather(*asked)
 
 
 class OneServer(Servers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from catga.errors import CatgaError, PayloadTooLarge, TransportError
@@ -23,6 +23,7 @@ from catga_redis.errors import REPLY_ERRORS
 from catga_redis.inbox import record_value
 from catga_redis.names import StreamKey, done_key, seen_prefix, stream_key
 from catga_redis.scripts import BATCH, COMMIT, EXTEND, PARK, RELEASE, Script, parts
+from catga_redis.servers import together
 from catga_redis.session import Session
 from catga_redis.wire import Line, pack_command
 
@@ -89,7 +90,7 @@ class Settler:
                 tell_gone(self._session, stream, outcomes.count(2))
             _place(outcomes, part, results)
 
-        await _each_part([token for token, _ in work], carry)
+        await together([carry(*part) for part in _by_stream([token for token, _ in work])])
         return results
 
     async def extend(self, tokens: Sequence[Token]) -> list[SettleResult]:
@@ -102,7 +103,7 @@ class Settler:
                 values += tokens[index][1:]
             _place(await self._run(EXTEND, [stream.key], stream, values), part, results)
 
-        await _each_part(tokens, carry)
+        await together([carry(*part) for part in _by_stream(tokens)])
         return results
 
     async def commit(self, work: Sequence[tuple[Token, Commit]]) -> list[SettleResult]:
@@ -127,7 +128,7 @@ class Settler:
                 values += (id_, count, record_value(commit.record))
             _place(await self._run(COMMIT, keys, stream, values), part, results)
 
-        await _each_part([token for token, _ in work], carry)
+        await together([carry(*part) for part in _by_stream([token for token, _ in work])])
         return results
 
     async def park(self, work: Sequence[tuple[Token, Outgoing]]) -> list[SettleResult]:
@@ -183,17 +184,6 @@ def _by_stream(tokens: Sequence[Token]) -> Iterator[tuple[StreamKey, Sequence[in
             indexes = [index for index, token in enumerate(tokens) if token[0] is stream]
         for at in range(0, len(indexes), BATCH):
             yield stream, indexes[at : at + BATCH]
-
-
-async def _each_part(
-    tokens: Sequence[Token], carry: Callable[[StreamKey, Sequence[int]], Awaitable[None]]
-) -> None:
-    """Carry out every part; none waits for the answer to another."""
-    parts = list(_by_stream(tokens))
-    if len(parts) == 1:  # almost always
-        await carry(*parts[0])
-    else:
-        await asyncio.gather(*(carry(*part) for part in parts))
 
 
 def _place(
