@@ -29,6 +29,7 @@ class Unreliable:
     """The memory transport with a bad line: each publish call follows the next word of a script.
 
     `lost`: stored, but the reply does not come. `down`: not sent. `no`: refused for good.
+    `raise`: stored, and then it raises what its interface does not know.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Sequence[str]) -> None:
@@ -48,16 +49,19 @@ class Unreliable:
             results = await reliable(transport, batch)
             if word == "lost":
                 return [Unknown(TransportError("no reply")) for _ in batch]
+            if word == "raise":
+                raise AttributeError("_loop")
             return results
 
         monkeypatch.setattr(MemoryTransport, "publish", publish)
 
 
+@pytest.mark.parametrize("words", [["lost", "lost"], ["raise", "lost"], ["lost", "raise"]])
 def test_an_unknown_outcome_is_repeated_and_stores_nothing_new(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     async def law(probe: Probe) -> None:
-        line = Unreliable(monkeypatch, ["lost", "lost"])
+        line = Unreliable(monkeypatch, words)
         bus = probe.bus(consume=False)
         async with bus:
             publishing = asyncio.create_task(bus.publish(Once(1)))
@@ -172,6 +176,62 @@ def test_publish_many_reports_counts_and_each_failure_with_its_position(
             assert (summary.accepted, summary.duplicates) == (4, 1)
             assert [position for position, _ in summary.failures] == [2]
             assert isinstance(summary.failures[0][1], CatgaError)
+
+    run(law)
+
+
+@pytest.mark.parametrize("kind", [Fast, Order])
+def test_publish_many_accounts_for_each_message_whatever_the_transport_raises(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Fast | Order]
+) -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus({"publish_deadline": 3}, consume=False, publishes=[Order])
+        async with bus:
+            # At QoS 0 the second chunk alone, and it is gone long before the last one leaves.
+            Unreliable(monkeypatch, ["fine"] + ["raise"] * (1 if kind is Fast else 1000))
+            publishing = asyncio.create_task(bus.publish_many(map(kind, range(1000))))
+            await probe.pass_time(5)
+            summary = await publishing
+            assert 0 < len(summary.failures) < 1000
+            assert {type(error) for _, error in summary.failures} == {PublishUnknown}
+            assert summary.accepted + len(summary.failures) == 1000
+
+    run(law)
+
+
+def test_publish_many_says_so_when_the_transport_does_not_answer_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reliable, calls = MemoryTransport.publish, list[int]()
+
+    async def forgetful(
+        transport: MemoryTransport, batch: Sequence[Outgoing]
+    ) -> list[PublishResult]:
+        calls.append(len(batch))
+        return (await reliable(transport, batch))[len(calls) == 2 :]
+
+    async def law(probe: Probe) -> None:
+        monkeypatch.setattr(MemoryTransport, "publish", forgetful)
+        bus = probe.bus({"publish_window": 256}, consume=False, publishes=[Order])
+        async with bus:
+            with pytest.raises(ValueError, match="shorter"):
+                await bus.publish_many(map(Order, range(1000)))
+
+    run(law)
+
+
+def test_a_wait_for_handlers_that_breaks_off_is_told_and_the_message_is_published(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(transport: MemoryTransport, stored: object) -> None:
+        raise TransportError("nobody can tell")
+
+    async def law(probe: Probe) -> None:
+        monkeypatch.setattr(MemoryTransport, "wait_handled", broken)
+        bus = probe.bus({"wait_handled": True}, publishes=[Order])
+        async with bus:
+            assert (await bus.publish_many(map(Order, range(10)))).accepted == 10
+            assert "nobody can tell" in caplog.text
 
     run(law)
 

@@ -257,6 +257,8 @@ class Session:
         finally:
             timer.cancel()
             waiting.cancel()
+        if not waiting.cancelled() and (error := waiting.exception()) is not None:
+            _log.warning("it cannot be told whether all of it was handled: %r", error)
 
     def _heard(self, event: TransportEvent) -> None:
         level = logging.WARNING if event.kind in _LOUD else logging.INFO

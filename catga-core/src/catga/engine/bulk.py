@@ -43,6 +43,8 @@ class _Bulk:
         self.accepted = 0
         self.duplicates = 0
         self.failures: list[tuple[int, CatgaError]] = []
+        self._raised: Exception | None = None
+        """What ended the wait for the handlers of a chunk."""
 
     async def leave(self, chunk: _Chunk, tasks: TaskOwner) -> None:
         """Let a chunk leave as soon as there is room for it."""
@@ -63,6 +65,8 @@ class _Bulk:
                     self._fail(place, result)
             if self._after is not None and (stored := _stored(chunk.outgoing, results)):
                 await self._after(stored)
+        except Exception as error:
+            self._raised = self._raised or error
         finally:
             self._free.release()
 
@@ -73,8 +77,10 @@ class _Bulk:
             self.failures.append((place, error))
 
     async def end(self) -> PublishSummary:
-        """Wait for what is under way and sum up."""
+        """Wait for what is under way and sum up, or raise what did not go on."""
         await asyncio.gather(*self._running)
+        if self._raised is not None:
+            raise self._raised
         self.failures.sort(key=lambda failure: failure[0])
         return PublishSummary(self.accepted, self.duplicates, tuple(self.failures))
 

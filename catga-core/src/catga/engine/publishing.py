@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
@@ -16,6 +17,7 @@ from catga.spi import Outgoing, PublishResult, Receipt, Rejected, Transport, Unk
 
 __all__ = ["Publisher", "receipt_or_raise"]
 
+_log = logging.getLogger("catga")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _BATCH = 64
@@ -35,6 +37,10 @@ def receipt_or_raise(result: PublishResult) -> Receipt:
         f"it is not known whether the message was stored ({result.error}): "
         "publishing the same message again is safe at QoS 2"
     ) from result.error
+
+
+def _broken_off(error: BaseException) -> PublishUnknown:
+    return PublishUnknown(f"publishing was broken off: {error!r}")
 
 
 def _worth_repeating(outgoing: Outgoing, result: PublishResult) -> bool:
@@ -90,7 +96,7 @@ class Publisher:
         return self._queue(outgoing)
 
     async def _hand_over(self, outgoing: Outgoing) -> PublishResult:
-        result = (await self._transport.publish((outgoing,)))[0]
+        result = (await self._attempt((outgoing,)))[0]
         self.tell(outgoing, result)
         return result
 
@@ -175,7 +181,7 @@ class Publisher:
                 if not future.done():
                     future.set_result(result)
         except BaseException as error:
-            unknown = Unknown(PublishUnknown(f"publishing was broken off: {error!r}"))
+            unknown = Unknown(_broken_off(error))
             for _, future in batch:
                 if not future.done():
                     future.set_result(unknown)
@@ -186,7 +192,7 @@ class Publisher:
 
     async def send(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Send a batch now; repeat what is unknown or can still succeed until the deadline."""
-        results = await self._transport.publish(batch)
+        results = await self._attempt(batch)
         again = [
             i
             for i, result in enumerate(results)
@@ -198,6 +204,16 @@ class Publisher:
             for outgoing, result in zip(batch, results, strict=True):
                 self.tell(outgoing, result)
         return results
+
+    async def _attempt(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        """Send it once; a transport that raises, whatever it raises, has not said what became of
+        it."""
+        try:
+            return await self._transport.publish(batch)
+        except Exception as error:
+            if not isinstance(error, CatgaError):
+                _log.exception("publishing met what nobody foresaw")
+            return [Unknown(_broken_off(error))] * len(batch)
 
     def tell(self, outgoing: Outgoing, result: PublishResult) -> None:
         """Let the instruments know what was stored, also when it was stored in another way."""
@@ -212,7 +228,7 @@ class Publisher:
         while again and self._clock.monotonic() < deadline:
             await self._clock.sleep(pause * (0.5 + self._random() / 2))
             pause = min(pause * 2, _LONGEST_PAUSE)
-            repeated = await self._transport.publish([batch[i] for i in again])
+            repeated = await self._attempt([batch[i] for i in again])
             for i, result in zip(again, repeated, strict=True):
                 # What was unknown once stays so: the first try may still be stored.
                 if isinstance(result, Rejected) and isinstance(results[i], Unknown):
