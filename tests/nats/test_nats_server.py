@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import time
@@ -485,6 +486,31 @@ def test_removing_a_namespace_leaves_no_stream_of_it_and_no_other_is_touched(
             await here.transport.remove(here.namespace)
             assert await streams(here) == set()
             assert await streams(other) == made
+
+    asyncio.run(law())
+
+
+def test_a_try_to_reconnect_that_loses_its_cancellation_ends_with_its_client(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Python 3.12 an answer that comes just then swallows it, and the client is connected
+    though it was closed."""
+    greet = Client._process_connect_init
+    tries: list[Any] = []
+
+    async def lose_one(self: Client) -> None:
+        tries.append(asyncio.current_task())
+        if len(tries) == 1:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        await greet(self)
+
+    async def law() -> None:
+        async with opened(server.url) as lab:
+            monkeypatch.setattr(Client, "_process_connect_init", lose_one)
+            lab.client.abort()
+            await until(lambda: tries)
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 3)
 
     asyncio.run(law())
 
