@@ -509,7 +509,7 @@ def test_a_try_to_reconnect_that_loses_its_cancellation_ends_with_its_client(
         async with opened(server.url) as lab:
             monkeypatch.setattr(Client, "_process_connect_init", lose_one)
             lab.client.abort()
-            await until(lambda: tries)
+            await until(lambda: bool(tries))
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 3)
 
     asyncio.run(law())
