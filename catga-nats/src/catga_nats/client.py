@@ -25,7 +25,7 @@ from catga.spi import end_all
 from catga_nats.headers import MESSAGE_ID
 from catga_nats.parser import Message, OnePassParser
 
-__all__ = ["ClearTextError", "GuardedClient", "OnMessages", "Sent", "frame"]
+__all__ = ["ClearTextError", "GuardedClient", "OnMessages", "Sent", "frame", "frame_once"]
 
 OnMessages = Callable[[Sequence[Message]], None]
 """Takes in what came together; it must not raise."""
@@ -54,17 +54,25 @@ def _says_nothing(headers: bytes) -> bool:
 
 def frame(subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> bytes:
     """Return the command that publishes one message."""
-    where, size = f"{subject} {reply}" if reply else subject, len(payload)
+    size = len(payload)
     if not headers:
-        return b"%b%d\r\n%b\r\n" % (_verb(where), size, payload)
-    head = len(headers)
+        answered = b"%b " % reply.encode() if reply else b""
+        return b"%b%b%d\r\n%b\r\n" % (_verb(subject), answered, size, payload)
+    where, head = f"{subject} {reply}" if reply else subject, len(headers)
     line = f"HPUB {where} {head} {head + size}\r\n".encode("utf-8", "surrogateescape")
     return b"%b%b%b\r\n" % (line, headers, payload)
 
 
+def frame_once(subject: bytes, payload: bytes, reply: str = "") -> bytes:
+    """Return the command that publishes to a subject that is used this once."""
+    if reply:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply.encode(), len(payload), payload)
+    return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
+
+
 @lru_cache(maxsize=256)
-def _verb(where: str) -> bytes:
-    return f"PUB {where} ".encode("utf-8", "surrogateescape")
+def _verb(subject: str) -> bytes:
+    return f"PUB {subject} ".encode("utf-8", "surrogateescape")
 
 
 class _Socket(TcpTransport):

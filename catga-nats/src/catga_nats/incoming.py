@@ -23,8 +23,8 @@ def ack_tokens(reply: bytes) -> tuple[int, str]:
     `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>…`, or, with a domain, two tokens more
     before the stream. Source: nats-architecture-and-design ADR-15.
     """
-    tokens = reply.split(b".")
-    first = 4 if len(tokens) == 9 else 6
+    first = 4 if reply.count(b".") == 8 else 6
+    tokens = reply.split(b".", first + 2)
     return int(tokens[first]), tokens[first + 1].decode()
 
 

@@ -63,10 +63,6 @@ class Batch:
         self.answers.append(_NONE_YET)
         return f"{self._begin}{len(self.answers) - 1}"
 
-    def expect_all(self, subjects: Sequence[str]) -> list[str]:
-        """Do so for each of several requests."""
-        return [self.expect(subject) for subject in subjects]
-
     def put(self, index: int, answer: Answer) -> None:
         """Take in one answer, once; the last one wakes the waiter."""
         if index >= len(self.answers) or self.answers[index] is not _NONE_YET:

@@ -46,6 +46,8 @@ _EXPIRES = 30.0
 _HEARTBEAT = 2.0
 _GRACE = 2.0
 _DRAIN_SECONDS = 5.0
+_PARTS = 3
+"""A window is asked for in so many: of less the server and the handlers would take turns."""
 _LOOK_EVERY = 5
 """Pulses, while something is in hand."""
 _MISSING = frozenset({10014, 10059})
@@ -118,7 +120,7 @@ class PullSubscription(Subscription):
 
     async def _ask_for_more(self) -> None:
         room = self._room()
-        enough = room * 2 >= self._source.window or (room > 0 and self._asked == 0)
+        enough = room * _PARTS >= self._source.window or (room > 0 and self._asked == 0)
         if not enough or self._draining or self._clock.monotonic() < self._not_before:
             return
         reply = f"{self._inbox}.{next(self._numbers)}"

@@ -17,7 +17,7 @@ from catga.spi import (
     SettleResult,
     Unknown,
 )
-from catga_nats.client import Sent
+from catga_nats.client import frame_once
 from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
 from catga_nats.mux import Answer, Batch, Missing
@@ -80,52 +80,49 @@ class Settler:
         """Stop counting what its receiver has let expire."""
         now = self._clock.monotonic()
         for delivery in [each for each in self._held if each.lease_until <= now]:
-            self._take(delivery)
+            self._take(delivery, now)
 
-    def _take(self, delivery: Delivery, now: float | None = None) -> str | None:
+    def _take(self, delivery: Delivery, now: float) -> bytes | None:
         """Return the ack subject, for this once; None when the delivery is not ours any more."""
         subject: bytes | None = delivery.token
         delivery.token = None
         self._held.discard(delivery)
-        now = self._clock.monotonic() if now is None else now
-        if subject is None or delivery.lease_until <= now:
-            return None
-        return subject.decode()
+        return None if delivery.lease_until <= now else subject
 
-    def _restore(self, delivery: Delivery, subject: str) -> None:
+    def _restore(self, delivery: Delivery, subject: bytes) -> None:
         """It is not known whether the server heard it: it may be settled again."""
-        delivery.token = subject.encode()
+        delivery.token = subject
         self._held.add(delivery)
 
     async def settle(self, batch: Sequence[Settle]) -> list[SettleResult]:
         """Settle each; those to be confirmed are waited for together."""
         client, version = self._connection.client, self._connection.version
         now = self._clock.monotonic()
-        subjects = [self._take(entry.delivery, now) for entry in batch]
-        ours = [
-            (place, entry, subject)
-            for place, (entry, subject) in enumerate(zip(batch, subjects, strict=True))
-            if subject is not None
-        ]
         results: list[SettleResult] = [_LOST] * len(batch)
-        if not ours:
-            return results
-        waiting = [(place, subject) for place, entry, subject in ours if entry.confirm]
         confirming = Batch(self._connection.mux)
-        keys = iter(confirming.expect_all([subject for _, subject in waiting]))
-        saying: list[Sent] = [
-            (subject, ack_payload(entry.outcome, version), next(keys) if entry.confirm else "")
-            for _, entry, subject in ours
-        ]
-        if not await client.send_all(saying):
+        said: list[tuple[int, bytes]] = []
+        waiting: list[tuple[int, bytes]] = []
+        saying: list[bytes] = []
+        for place, entry in enumerate(batch):
+            subject = self._take(entry.delivery, now)
+            if subject is None:
+                continue
+            said.append((place, subject))
+            results[place] = _DONE
+            payload, reply = ack_payload(entry.outcome, version), ""
+            if entry.confirm:
+                waiting.append((place, subject))
+                reply = confirming.expect(subject.decode())
+            saying.append(frame_once(subject, payload, reply))
+        if not said:
+            return results
+        if not await client.write(saying):
             confirming.unsent(0)
             unsent = Unknown(ConnectionLost("not connected: nothing was settled"))
-            for place, entry, subject in ours:
+            for place, subject in said:
                 results[place] = unsent
-                self._restore(entry.delivery, subject)
+                self._restore(batch[place].delivery, subject)
             return results
-        for place, _, _ in ours:
-            results[place] = _DONE
         answers = await confirming.wait(_CONFIRM_SECONDS)
         for (place, subject), answer in zip(waiting, answers, strict=True):
             error = _unconfirmed(answer)
@@ -136,26 +133,31 @@ class Settler:
 
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
         """Renew each lease that is still ours."""
-        client = self._connection.client
-        results: list[SettleResult] = []
-        for delivery in batch:
-            now = self._clock.monotonic()
+        now = self._clock.monotonic()
+        results: list[SettleResult] = [_LOST] * len(batch)
+        ours: list[int] = []
+        saying: list[bytes] = []
+        for place, delivery in enumerate(batch):
             if delivery.token is None or delivery.lease_until <= now:
-                self._take(delivery)
-                results.append(Lost())
-            elif await client.send(delivery.token.decode(), b"+WPI"):
-                delivery.lease_until = now + self.lease
-                results.append(Done())
+                self._take(delivery, now)
             else:
-                results.append(Unknown(ConnectionLost("not connected: the lease runs on")))
+                ours.append(place)
+                saying.append(frame_once(delivery.token, b"+WPI"))
+        renewed = not saying or await self._connection.client.write(saying)
+        unsent = Unknown(ConnectionLost("not connected: the lease runs on"))
+        for place in ours:
+            results[place] = _DONE if renewed else unsent
+            if renewed:
+                batch[place].lease_until = now + self.lease
         return results
 
     async def give_back(self, deliveries: Iterable[Delivery]) -> None:
         """Let others have these at once."""
-        for delivery in deliveries:
-            subject = self._take(delivery)
-            if subject is not None:
-                await self._connection.client.send(subject, b"-NAK")
+        now = self._clock.monotonic()
+        subjects = [self._take(delivery, now) for delivery in deliveries]
+        back = [frame_once(subject, b"-NAK") for subject in subjects if subject is not None]
+        if back:
+            await self._connection.client.write(back)
 
 
 def _unconfirmed(answer: Answer) -> TransportError | None:
