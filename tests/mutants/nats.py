@@ -27,6 +27,7 @@ from catga.spi import (
     Source,
 )
 from catga_nats import publishing, settling
+from catga_nats.client import frame_once
 from catga_nats.later import Mover
 from catga_nats.mux import Missing
 from catga_nats.outbox import in_batch
@@ -81,9 +82,8 @@ def loses_what_was_prefetched_on_drain_on_nats(real: Any) -> Any:
 
     async def give_back(self: Settler, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
-            subject = self._take(delivery)
-            if subject is not None:
-                await self._connection.client.send(subject, b"+ACK")
+            if delivery.token is not None:
+                await self._connection.client.write([frame_once(delivery.token, b"+ACK")])
 
     return give_back
 
