@@ -44,7 +44,7 @@ class _Bulk:
         self.duplicates = 0
         self.failures: list[tuple[int, CatgaError]] = []
         self._raised: Exception | None = None
-        """What ended the wait for the handlers of a chunk."""
+        """What went wrong with a chunk as a whole."""
 
     async def leave(self, chunk: _Chunk, tasks: TaskOwner) -> None:
         """Let a chunk leave as soon as there is room for it."""
