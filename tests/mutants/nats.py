@@ -27,7 +27,7 @@ from catga.spi import (
     Source,
 )
 from catga_nats import publishing, settling
-from catga_nats.client import frame_once
+from catga_nats.client import plain_frame
 from catga_nats.later import Mover
 from catga_nats.mux import Missing
 from catga_nats.outbox import in_batch
@@ -83,7 +83,7 @@ def loses_what_was_prefetched_on_drain_on_nats(real: Any) -> Any:
     async def give_back(self: Settler, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
             if delivery.token is not None:
-                await self._connection.client.write([frame_once(delivery.token, b"+ACK")])
+                await self._connection.client.write([plain_frame(delivery.token, b"+ACK")])
 
     return give_back
 

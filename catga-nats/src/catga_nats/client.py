@@ -12,7 +12,6 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -25,7 +24,7 @@ from catga.spi import end_all
 from catga_nats.headers import MESSAGE_ID
 from catga_nats.parser import Message, OnePassParser
 
-__all__ = ["ClearTextError", "GuardedClient", "OnMessages", "Sent", "frame", "frame_once"]
+__all__ = ["ClearTextError", "GuardedClient", "OnMessages", "Sent", "frame", "plain_frame"]
 
 OnMessages = Callable[[Sequence[Message]], None]
 """Takes in what came together; it must not raise."""
@@ -54,25 +53,18 @@ def _says_nothing(headers: bytes) -> bool:
 
 def frame(subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> bytes:
     """Return the command that publishes one message."""
-    size = len(payload)
     if not headers:
-        answered = b"%b " % reply.encode() if reply else b""
-        return b"%b%b%d\r\n%b\r\n" % (_verb(subject), answered, size, payload)
+        return plain_frame(subject.encode("utf-8", "surrogateescape"), payload, reply)
     where, head = f"{subject} {reply}" if reply else subject, len(headers)
-    line = f"HPUB {where} {head} {head + size}\r\n".encode("utf-8", "surrogateescape")
+    line = f"HPUB {where} {head} {head + len(payload)}\r\n".encode("utf-8", "surrogateescape")
     return b"%b%b%b\r\n" % (line, headers, payload)
 
 
-def frame_once(subject: bytes, payload: bytes, reply: str = "") -> bytes:
-    """Return the command that publishes to a subject that is used this once."""
+def plain_frame(subject: bytes, payload: bytes, reply: str = "") -> bytes:
+    """Return it without headers, to a subject as it came, like that of an acknowledgement."""
     if reply:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply.encode(), len(payload), payload)
     return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
-
-
-@lru_cache(maxsize=256)
-def _verb(subject: str) -> bytes:
-    return f"PUB {subject} ".encode("utf-8", "surrogateescape")
 
 
 class _Socket(TcpTransport):

@@ -17,7 +17,7 @@ from catga.spi import (
     SettleResult,
     Unknown,
 )
-from catga_nats.client import frame_once
+from catga_nats.client import plain_frame
 from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
 from catga_nats.mux import Answer, Batch, Missing
@@ -113,7 +113,7 @@ class Settler:
             if entry.confirm:
                 waiting.append((place, subject))
                 reply = confirming.expect(subject.decode())
-            saying.append(frame_once(subject, payload, reply))
+            saying.append(plain_frame(subject, payload, reply))
         if not said:
             return results
         if not await client.write(saying):
@@ -142,7 +142,7 @@ class Settler:
                 self._take(delivery, now)
             else:
                 ours.append(place)
-                saying.append(frame_once(delivery.token, b"+WPI"))
+                saying.append(plain_frame(delivery.token, b"+WPI"))
         renewed = not saying or await self._connection.client.write(saying)
         unsent = Unknown(ConnectionLost("not connected: the lease runs on"))
         for place in ours:
@@ -155,7 +155,7 @@ class Settler:
         """Let others have these at once."""
         now = self._clock.monotonic()
         subjects = [self._take(delivery, now) for delivery in deliveries]
-        back = [frame_once(subject, b"-NAK") for subject in subjects if subject is not None]
+        back = [plain_frame(subject, b"-NAK") for subject in subjects if subject is not None]
         if back:
             await self._connection.client.write(back)
 
