@@ -18,17 +18,19 @@ from catga import (
     PublishUnknown,
     QualityOfService,
     Receipt,
+    RequestTimeout,
     TransportError,
 )
 from catga.spi import Outgoing, PublishResult, Rejected, Unknown
 from catga_inmemory.transport import MemoryTransport
-from core.engine_kit import Fast, Once, Order, Probe, broker_of, eventually, run, stored
+from core.engine_kit import Asked, Fast, Once, Order, Probe, broker_of, eventually, run, stored
 
 
 class Unreliable:
     """The memory transport with a bad line: each publish call follows the next word of a script.
 
     `lost`: stored, but the reply does not come. `down`: not sent. `no`: refused for good.
+    `slow`: stored, and the reply takes some turns of the loop.
     `raise`: stored, and then it raises what its interface does not know.
     """
 
@@ -51,6 +53,8 @@ class Unreliable:
                 return [Unknown(TransportError("no reply")) for _ in batch]
             if word == "raise":
                 raise AttributeError("_loop")
+            for _ in range(3 if word == "slow" else 0):
+                await asyncio.sleep(0)
             return results
 
         monkeypatch.setattr(MemoryTransport, "publish", publish)
@@ -126,11 +130,12 @@ def test_concurrent_publishes_leave_together_and_each_gets_its_own_result(
         bus = probe.bus(consume=False, publishes=[Order])
         async with bus:
             first = await bus.publish(Order(0))
-            line = Unreliable(monkeypatch, [])
+            line = Unreliable(monkeypatch, ["slow"])
             again = Order(5)
             await asyncio.gather(*(bus.publish(Order(n)) for n in range(99)), bus.publish(again))
-            # Not all of them: callers that have their answer go on while the others wait.
-            assert sorted(line.calls) == [36, 64]
+            # The first waits for nobody. Not all the others together: callers that have their
+            # answer go on while the rest waits.
+            assert sorted(line.calls) == [1, 35, 64]
             receipts = await asyncio.gather(bus.publish(again), bus.publish(Order(1)))
             assert [receipt.duplicate for receipt in receipts] == [True, False]
             assert first.sequence == "1"
@@ -149,17 +154,38 @@ def test_a_full_window_makes_publish_wait_and_loses_nothing() -> None:
     run(law)
 
 
-def test_a_publish_cancelled_before_it_left_is_not_sent() -> None:
+def test_a_publish_cancelled_before_it_left_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def law(probe: Probe) -> None:
+        Unreliable(monkeypatch, ["slow"])
         bus = probe.bus(consume=False, publishes=[Order])
         async with bus:
-            publishing = asyncio.create_task(bus.publish(Order(1)))
+            first, second = (asyncio.create_task(bus.publish(Order(n))) for n in (1, 2))
             await asyncio.sleep(0)
-            publishing.cancel()
+            second.cancel()
             await probe.pass_time(1)
-            assert stored(bus, "Order") == []
+            await first
+            assert second.cancelled()
+            assert len(stored(bus, "Order")) == 1
             await bus.publish(Order(2))
             assert bus._session.publisher._in_flight == 0  # type: ignore[union-attr]
+
+    run(law)
+
+
+@pytest.mark.parametrize("kind", [Fast, Order])
+def test_who_publishes_one_by_one_lets_others_have_their_turn(kind: type[Fast | Order]) -> None:
+    async def law(probe: Probe) -> None:
+        handled: list[int] = []
+        bus = probe.bus()
+
+        @bus.handle(kind)
+        async def handle(message: Fast | Order) -> None:
+            handled.append(message.number)
+
+        async with bus:
+            for number in range(2000):
+                await bus.publish(kind(number))
+            assert handled
 
     run(law)
 
@@ -199,7 +225,7 @@ def test_publish_many_accounts_for_each_message_whatever_the_transport_raises(
     run(law)
 
 
-def test_publish_many_says_so_when_the_transport_does_not_answer_for_each(
+def test_a_transport_that_does_not_answer_for_each_has_said_nothing_of_any(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reliable, calls = MemoryTransport.publish, list[int]()
@@ -212,10 +238,63 @@ def test_publish_many_says_so_when_the_transport_does_not_answer_for_each(
 
     async def law(probe: Probe) -> None:
         monkeypatch.setattr(MemoryTransport, "publish", forgetful)
-        bus = probe.bus({"publish_window": 256}, consume=False, publishes=[Order])
+        bus = probe.bus({"publish_window": 256}, consume=False, publishes=[Once])
         async with bus:
-            with pytest.raises(ValueError, match="shorter"):
-                await bus.publish_many(map(Order, range(1000)))
+            publishing = asyncio.create_task(bus.publish_many(map(Once, range(1000))))
+            await probe.pass_time(5)
+            summary = await publishing
+            assert (summary.accepted, summary.duplicates) == (1000, calls[1])
+
+    run(law)
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("script", [["slow"] * 1000, ["down"] * 1000])
+def test_whoever_publishes_while_the_bus_closes_gets_an_answer(
+    monkeypatch: pytest.MonkeyPatch, turns: int, script: list[str]
+) -> None:
+    """Or rather: nobody waits for one for ever. What is said to be stored is."""
+
+    async def law(probe: Probe) -> None:
+        Unreliable(monkeypatch, script)
+        async with probe.bus(consume=False) as reader:
+            bus = probe.bus({"publish_window": 100}, consume=False, publishes=[Order])
+            async with bus:
+                work = [asyncio.create_task(bus.publish(Order(n))) for n in range(300)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await bus.close()
+            await probe.pass_time(5)
+            done = [task for task in work if task.done()]
+            assert len(done) == len(work)
+            assert not any(task.cancelled() for task in work)
+            receipts = [task for task in work if task.exception() is None]
+            assert len(receipts) <= len(stored(reader, "Order"))
+
+    run(law)
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("script", [["slow"] * 1000, ["down"] * 1000])
+def test_publish_many_while_the_bus_closes_accounts_for_each(
+    monkeypatch: pytest.MonkeyPatch, turns: int, script: list[str]
+) -> None:
+    async def law(probe: Probe) -> None:
+        Unreliable(monkeypatch, script)
+        bus = probe.bus({"publish_window": 100}, consume=False, publishes=[Order])
+        async with bus:
+            publishing = asyncio.create_task(bus.publish_many(map(Order, range(1000))))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await bus.close()
+        await probe.pass_time(5)
+        assert publishing.done()
+        assert not publishing.cancelled()
+        if publishing.exception() is None:
+            summary = publishing.result()
+            assert summary.accepted + len(summary.failures) == 1000
+        else:  # it had not begun
+            assert isinstance(publishing.exception(), ConfigurationError)
 
     run(law)
 
@@ -274,6 +353,44 @@ def test_publish_many_reads_its_input_only_as_there_is_room(
             assert read <= 60
             await probe.pass_time(30)
             assert (await publishing).accepted == 1000
+
+    run(law)
+
+
+@pytest.mark.parametrize("word", ["down", "lost"])
+def test_a_request_that_cannot_be_stored_waits_no_longer_than_it_was_told(
+    monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    async def law(probe: Probe) -> None:
+        Unreliable(monkeypatch, [word] * 1000)
+        async with probe.bus(consume=False) as bus:
+            asking = asyncio.create_task(bus.request(Asked(1), to="nobody", timeout=3))
+            await probe.pass_time(2)
+            assert not asking.done()
+            await probe.pass_time(2)
+            assert asking.done()
+            with pytest.raises(RequestTimeout, match="did not even say"):
+                await asking
+
+    run(law)
+
+
+def test_a_response_counts_also_when_it_is_not_known_whether_the_request_was_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus({"publish_deadline": 60})
+
+        @bus.handle(Asked)
+        async def answer(request: Asked) -> int:
+            return request.number
+
+        async with bus:
+            Unreliable(monkeypatch, ["lost", "fine"] + ["lost"] * 1000)
+            asking = asyncio.create_task(bus.request(Asked(7), timeout=30))
+            await probe.pass_time(2)
+            assert asking.done()
+            assert await asking == 7
 
     run(law)
 

@@ -307,6 +307,7 @@ class Session:
         for consumer in self.consumers:
             consumer.leave()
         await self.publisher.flush(_LAST_WORDS)
+        self.publisher.close()
         for step in (self.requester.close, self.plan.transport.close, self.tasks.close):
             with contextlib.suppress(CatgaError):
                 await step()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from catga.engine.extras import NOTHING_EXTRA, Extras
-from catga.engine.publishing import Publisher, receipt_or_raise
+from catga.engine.publishing import Publisher, broken_off, receipt_or_raise
 from catga.errors import CatgaError
-from catga.ground.tasks import TaskOwner
+from catga.ground.tasks import TaskOwner, wait_all
 from catga.model.message import Moment
 from catga.model.outcome import PublishResult, PublishSummary, Receipt
 from catga.spi import Outgoing
@@ -25,9 +26,10 @@ AfterPublish = Callable[[list[tuple[Outgoing, Receipt]]], Awaitable[None]]
 class _Chunk:
     """Messages that leave together, each with its place in the whole."""
 
-    __slots__ = ("outgoing", "places")
+    __slots__ = ("counted", "outgoing", "places")
 
     def __init__(self) -> None:
+        self.counted = False
         self.places: list[int] = []
         self.outgoing: list[Outgoing] = []
 
@@ -51,24 +53,33 @@ class _Bulk:
         await self._free.acquire()
         task = tasks.spawn(self._deliver(chunk), "publish a chunk")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(partial(self._left, chunk))
 
     async def _deliver(self, chunk: _Chunk) -> None:
         try:
             results = await self._publisher.send(chunk.outgoing)
-            for place, result in zip(chunk.places, results, strict=True):
-                if type(result) is Receipt:
-                    self.accepted += 1
-                    if result.duplicate:
-                        self.duplicates += 1
-                else:
-                    self._fail(place, result)
+            self._count(chunk, results)
             if self._after is not None and (stored := _stored(chunk.outgoing, results)):
                 await self._after(stored)
         except Exception as error:
             self._raised = self._raised or error
-        finally:
-            self._free.release()
+
+    def _left(self, chunk: _Chunk, task: asyncio.Task[None]) -> None:
+        """Make room for another; a chunk whose task was cancelled may not even have begun."""
+        self._running.discard(task)
+        self._free.release()
+        if task.cancelled() and not chunk.counted:
+            self._count(chunk, broken_off(chunk.places, asyncio.CancelledError()))
+
+    def _count(self, chunk: _Chunk, results: list[PublishResult]) -> None:
+        chunk.counted = True
+        for place, result in zip(chunk.places, results, strict=True):
+            if type(result) is Receipt:
+                self.accepted += 1
+                if result.duplicate:
+                    self.duplicates += 1
+            else:
+                self._fail(place, result)
 
     def _fail(self, place: int, result: PublishResult) -> None:
         try:
@@ -78,7 +89,7 @@ class _Bulk:
 
     async def end(self) -> PublishSummary:
         """Wait for what is under way and sum up, or raise what did not go on."""
-        await asyncio.gather(*self._running)
+        await wait_all(self._running, None)
         if self._raised is not None:
             raise self._raised
         self.failures.sort(key=lambda failure: failure[0])

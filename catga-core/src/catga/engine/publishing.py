@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from catga.engine.signals import Signals
@@ -15,7 +16,7 @@ from catga.ground.tasks import TaskOwner, wait_all
 from catga.model.qos import QualityOfService
 from catga.spi import Outgoing, PublishResult, Receipt, Rejected, Transport, Unknown
 
-__all__ = ["Publisher", "receipt_or_raise"]
+__all__ = ["Publisher", "broken_off", "receipt_or_raise"]
 
 _log = logging.getLogger("catga")
 _FIRST_PAUSE = 0.05
@@ -39,8 +40,10 @@ def receipt_or_raise(result: PublishResult) -> Receipt:
     ) from result.error
 
 
-def _broken_off(error: BaseException) -> PublishUnknown:
-    return PublishUnknown(f"publishing was broken off: {error!r}")
+def broken_off(batch: Sequence[object], error: BaseException) -> list[PublishResult]:
+    """Return the results of a batch of which nobody knows what became."""
+    words = f"publishing was broken off: {error!r}"
+    return [Unknown(PublishUnknown(words)) for _ in batch]
 
 
 def _worth_repeating(outgoing: Outgoing, result: PublishResult) -> bool:
@@ -82,15 +85,18 @@ class Publisher:
         self._posting: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._turns: deque[asyncio.Future[None]] = deque()
+        self._closed = False
 
     def publish(self, outgoing: Outgoing) -> Awaitable[PublishResult]:
-        """Send one message together with the others of this loop turn; what is returned must be
-        awaited, and gives its own result.
+        """Send one message: at once when nothing is under way, else together with the others of
+        this loop turn. What is returned must be awaited, and gives its own result.
 
         Cancelled before it left: it was not sent. Cancelled later: it may be stored.
         """
         if outgoing.qos is QualityOfService.AT_MOST_ONCE:
             return self._hand_over(outgoing)
+        if not self._in_flight:
+            return self._alone(outgoing)
         if self._in_flight >= self._window:
             return self._in_turn(outgoing)
         return self._queue(outgoing)
@@ -99,6 +105,17 @@ class Publisher:
         result = (await self._attempt((outgoing,)))[0]
         self.tell(outgoing, result)
         return result
+
+    async def _alone(self, outgoing: Outgoing) -> PublishResult:
+        self._in_flight += 1
+        try:
+            return (await self.send((outgoing,)))[0]
+        except BaseException as error:
+            self.tell(outgoing, broken_off([outgoing], error)[0])
+            raise
+        finally:
+            self._in_flight -= 1
+            self._next_turns()
 
     async def _in_turn(self, outgoing: Outgoing) -> PublishResult:
         while self._in_flight >= self._window:
@@ -109,8 +126,8 @@ class Publisher:
         future: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
         self._in_flight += 1
         self._pending.append((outgoing, future))
-        if len(self._pending) == 1:  # it begins when all that is ready now has had its turn
-            self._tasks.spawn(self._flush(), "publish a batch")
+        if len(self._pending) == 1:  # when all that is ready now has had its turn
+            asyncio.get_running_loop().call_soon(self._flush)
         return future
 
     def post(self, outgoing: Outgoing, otherwise: Otherwise | None = None) -> None:
@@ -163,32 +180,31 @@ class Publisher:
                 turn.set_result(None)
                 room -= 1
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
         pending, self._pending = self._pending, []
         leaving = [waiting for waiting in pending if not waiting[1].cancelled()]
         self._in_flight -= len(pending) - len(leaving)
-        for start in range(_BATCH, len(leaving), _BATCH):
-            self._tasks.spawn(self._deliver(leaving[start : start + _BATCH]), "publish a batch")
-        if leaving:
-            await self._deliver(leaving[:_BATCH])
-        else:
+        for start in range(0, len(leaving), _BATCH):
+            batch = leaving[start : start + _BATCH]
+            work = self.send([outgoing for outgoing, _ in batch])
+            task = self._tasks.spawn(work, "publish a batch")
+            task.add_done_callback(partial(self._conclude, batch))
+        if not leaving:
             self._next_turns()
 
-    async def _deliver(self, batch: list[_Waiting]) -> None:
-        try:
-            results = await self.send([outgoing for outgoing, _ in batch])
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
-        except BaseException as error:
-            unknown = Unknown(_broken_off(error))
-            for _, future in batch:
-                if not future.done():
-                    future.set_result(unknown)
-            raise
-        finally:
-            self._in_flight -= len(batch)
-            self._next_turns()
+    def _conclude(self, batch: list[_Waiting], sending: asyncio.Task[list[PublishResult]]) -> None:
+        """Give each its result; sending that was cancelled may not even have begun."""
+        error = asyncio.CancelledError() if sending.cancelled() else sending.exception()
+        results = broken_off(batch, error) if error is not None else sending.result()
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+        self._in_flight -= len(batch)
+        self._next_turns()
+
+    def close(self) -> None:
+        """Repeat nothing from now on."""
+        self._closed = True
 
     async def send(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """Send a batch now; repeat what is unknown or can still succeed until the deadline."""
@@ -206,14 +222,19 @@ class Publisher:
         return results
 
     async def _attempt(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
-        """Send it once; a transport that raises, whatever it raises, has not said what became of
-        it."""
+        """Send it once; a transport that raises, whatever it raises, or does not answer for each,
+        has not said what became of it."""
         try:
-            return await self._transport.publish(batch)
+            results = await self._transport.publish(batch)
         except Exception as error:
             if not isinstance(error, CatgaError):
                 _log.exception("publishing met what nobody foresaw")
-            return [Unknown(_broken_off(error))] * len(batch)
+            return broken_off(batch, error)
+        if len(results) != len(batch):
+            words = f"{len(results)} results for {len(batch)} messages"
+            _log.error("the transport gave %s", words)
+            return broken_off(batch, RuntimeError(words))
+        return results
 
     def tell(self, outgoing: Outgoing, result: PublishResult) -> None:
         """Let the instruments know what was stored, also when it was stored in another way."""
@@ -227,6 +248,8 @@ class Publisher:
         pause = _FIRST_PAUSE
         while again and self._clock.monotonic() < deadline:
             await self._clock.sleep(pause * (0.5 + self._random() / 2))
+            if self._closed:
+                return
             pause = min(pause * 2, _LONGEST_PAUSE)
             repeated = await self._attempt([batch[i] for i in again])
             for i, result in zip(again, repeated, strict=True):

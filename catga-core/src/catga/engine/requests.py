@@ -237,8 +237,8 @@ class Requester:
             self._wake_at(due, seconds)
         try:
             outgoing = await make(Subject(self._namespace, Kind.REPLY, token, self._instance))
-            receipt = receipt_or_raise(await publisher.publish(outgoing))
-            if outgoing.qos is QualityOfService.EXACTLY_ONCE:
+            receipt = await _publish(publisher, outgoing, response)
+            if receipt is not None and outgoing.qos is QualityOfService.EXACTLY_ONCE:
                 key = _key_of(outgoing)
                 self._kept.look_for(key, response, seconds, repeated=receipt.duplicate)
             data = await response
@@ -323,17 +323,33 @@ class Requester:
             future.set_exception(error)
 
 
+async def _publish(publisher: Publisher, outgoing: Outgoing, response: Response) -> Receipt | None:
+    """Publish a request for as long as its response is waited for; None when that ended first."""
+    publishing = publisher.publish(outgoing)
+    if outgoing.qos > QualityOfService.AT_MOST_ONCE:
+        publishing = asyncio.ensure_future(publishing)
+        try:
+            await asyncio.wait((publishing, response), return_when=asyncio.FIRST_COMPLETED)
+            if not publishing.done():
+                return None
+        finally:
+            publishing.cancel()
+    return receipt_or_raise(await publishing)
+
+
 def _key_of(request: Outgoing) -> Completion:
     """Return the record under which the group that answers keeps its response."""
     subject = request.subject
     return Completion(subject.namespace, subject.group, subject.type, request.message_id)
 
 
-def _timeout_words(outgoing: Outgoing, receipt: Receipt, seconds: float) -> str:
+def _timeout_words(outgoing: Outgoing, receipt: Receipt | None, seconds: float) -> str:
     subject = outgoing.subject
     words = f"{subject.group!r} did not answer {subject.type} within {seconds:g} s"
     if outgoing.qos is QualityOfService.AT_MOST_ONCE:
         return words
+    if receipt is None:
+        return f"{words}; the outcome is unknown: the server did not even say that it is stored"
     if receipt.duplicate:
         return f"{words}; this request had been stored before, and no response to it is kept yet"
     return f"{words}; the outcome is unknown: the request is stored and may still be handled"
