@@ -14,6 +14,7 @@ import attrs
 from catga.codecs import WireType, read_envelope, write_envelope
 from catga.engine.kept import KeptResponses, Response
 from catga.engine.publishing import Publisher, receipt_or_raise
+from catga.engine.wording import words_of
 from catga.errors import (
     CatgaError,
     CodecError,
@@ -148,7 +149,7 @@ class Responder:
             return None
 
     def _failure(self, subject: Subject, request: Envelope, error: BaseException) -> Outgoing:
-        failure = _RemoteFailure(type(error).__name__, str(error)[:_ERROR_LIMIT])
+        failure = _RemoteFailure(type(error).__name__, words_of(error)[:_ERROR_LIMIT])
         return self._outgoing(subject, request, _ERROR, self._codec.encode(failure))
 
     def _outgoing(self, subject: Subject, request: Envelope, kind: str, data: bytes) -> Outgoing:
