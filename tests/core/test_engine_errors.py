@@ -128,3 +128,24 @@ def test_what_nobody_foresaw_behind_a_handler_is_its_failure_and_others_go_on(
         assert calls == ([1, 1, 2] if qos else [1, 2])
 
     run(law)
+
+
+@pytest.mark.parametrize("mark", ["x", "\0", "\U0001f600"], ids=["plain", "escaped", "wide"])
+def test_however_long_an_error_is_its_letter_is_short_and_says_what_was_cut(mark: str) -> None:
+    async def law(probe: Probe) -> None:
+        bus = probe.bus({"attempts": 1})
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            raise RuntimeError(mark * 3_000_000)
+
+        async with bus:
+            await bus.publish(Order(1))
+            await eventually(lambda: dead_letters(bus, "Order"))
+            (body,) = dead_letters(bus, "Order")
+        error = json.loads(body)["data"]["error"]
+        assert len(body) < 128 * 1024, "less than any broker takes"
+        assert error.startswith(f"RuntimeError: {mark * 1000}")
+        assert error.endswith("(cut: it has 3000000 characters)")
+
+    run(law)

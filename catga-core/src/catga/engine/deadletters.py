@@ -32,6 +32,7 @@ class DeadLetter:
     """Of the original; derived from its place in the log when it could not be read."""
     cause: str
     error: str
+    """Its class and its text; what is too long of it is cut, and so is the traceback."""
     traceback: str
     attempts: int
     parked_at: datetime

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 __all__ = ["words_of"]
 
+_LONGEST = 2000
+
 
 def words_of(error: BaseException) -> str:
-    """Return the text of an error, `?` for what is no text in it. Never raises.
+    """Return the text of an error, at most 2000 characters of it, `?` for what is no text. Never
+    raises.
 
-    Its `__str__` is the program's own code, and does what it likes.
+    Its `__str__` is the program's own code, and does what it likes. What is longer says so at its
+    end: where it goes a broker has a limit.
     """
     try:
-        return str(error).encode("utf-8", "replace").decode()
+        text = str(error)
+        if len(text) > _LONGEST:
+            text = f"{text[:_LONGEST]} (cut: it has {len(text)} characters)"
+        return text.encode("utf-8", "replace").decode()
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as failure:
