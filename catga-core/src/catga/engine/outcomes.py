@@ -120,9 +120,12 @@ class Outcomes:
             self.refused(work, error)
 
     def expired(self, work: Work) -> bool:
-        """Say whether the requester has given up; if so the delivery is dealt with."""
+        """Say whether the requester has given up; if so the delivery is dealt with.
+
+        Whoever replays a dead letter knows that, and wants it handled.
+        """
         deadline = work.envelope.deadline if work.envelope is not None else None
-        if deadline is None or deadline > self._services.clock.now():
+        if deadline is None or work.delivery.replays or deadline > self._services.clock.now():
             return False
         self._counts["expired"] += 1
         if work.feed.settler is None:
