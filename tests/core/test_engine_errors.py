@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -12,6 +13,13 @@ import pytest
 
 from catga import QualityOfService, RemoteError, Request, Retry
 from core.engine_kit import Asked, Once, Order, Probe, dead_letters, eventually, run
+
+
+@pytest.fixture(autouse=True)
+def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a surrogate that was logged cannot travel from one test process to another."""
+    monkeypatch.setattr(logging.getLogger("catga"), "disabled", True)
+
 
 ALL = pytest.mark.parametrize("qos", QualityOfService, ids=lambda qos: qos.name)
 
