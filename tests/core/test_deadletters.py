@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catga import QualityOfService, RemoteError
 from catga.codecs import read_envelope
 from catga.engine.deadletters import DeadLetter, read_letter
 from catga.engine.letterbox import LetterFilter
 from catga.engine.replaying import FoundLetter, replayed
 from catga.errors import ConfigurationError, DecodeError
 from catga.spi import Kind, StoredLetter, Subject
+from core.engine_kit import Asked, Probe, run
 
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
@@ -124,3 +126,34 @@ def test_a_letter_of_another_place_is_not_believed() -> None:
 def test_a_filter_wants_times_with_a_zone() -> None:
     with pytest.raises(ConfigurationError, match="zone"):
         LetterFilter(since=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
+
+
+@pytest.mark.parametrize("qos", [QualityOfService.AT_LEAST_ONCE, QualityOfService.EXACTLY_ONCE])
+def test_a_request_that_is_replayed_runs_though_nobody_waits_any_more(
+    qos: QualityOfService,
+) -> None:
+    async def law(probe: Probe) -> None:
+        bus, calls = probe.bus({"attempts": 1}), list[int]()
+
+        @bus.handle(Asked)
+        async def answer(asked: Asked) -> int:
+            calls.append(asked.number)
+            if len(calls) < 3:
+                raise ValueError("not yet")
+            return 7
+
+        async with bus:
+            with pytest.raises(RemoteError):
+                await bus.request(Asked(1), qos=qos, timeout=5)
+            await probe.pass_time(10)  # its deadline has passed
+            for replays in (0, 1):
+                (found,) = [found async for found in bus.dead_letters.find()]
+                assert found.letter is not None
+                assert (found.letter.cause, found.letter.replays) == ("attempts exhausted", replays)
+                await bus.dead_letters.replay([found])
+                await probe.pass_time(1)
+            assert bus.counts()["tests/Asked"]["ack"] == 1
+            assert [found async for found in bus.dead_letters.find()] == []
+        assert calls == [1, 1, 1]
+
+    run(law)

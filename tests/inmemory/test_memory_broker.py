@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from catga import Bus, ConfigurationError, Event, Parts, QualityOfService
+from catga.engine.replaying import FoundLetter
 from catga.spi import Completion, Kind, Outgoing, Receipt, Record, Source, Subject
 from catga.testing import ManualClock, settle_loop
 from catga_inmemory.broker import acquire, release
@@ -288,3 +289,34 @@ def test_a_record_is_kept_for_its_time_and_then_makes_room() -> None:
     assert table.find(records[50].key, 99.5)
     assert not table.find(records[50].key, 100.0), "what is there is not written again"
     assert len(table) == 50
+
+
+def test_stored_once_for_ever_a_letter_keeps_its_body_until_it_is_removed() -> None:
+    async def law() -> None:
+        bus = Bus(
+            "inmemory://",
+            service="a",
+            settings={"dedupe_window": "none", "attempts": 1, "wait_handled": False},
+            parts=Parts(clock=ManualClock()),
+        )
+
+        @bus.handle(Note)
+        async def handle(note: Note) -> None:
+            if note.text == "fails":
+                raise ValueError(note.text)
+
+        async def letters() -> list[FoundLetter]:
+            await settle_loop()
+            return [found async for found in bus.dead_letters.find()]
+
+        async with bus:
+            await bus.publish(Note("fails"))
+            before = await letters()
+            await bus.publish(Note("trims"))
+            assert await letters() == before
+            assert before[0].letter is not None
+            assert b"fails" in before[0].letter.body
+            await bus.dead_letters.purge(before)
+            assert await letters() == []
+
+    run(law)

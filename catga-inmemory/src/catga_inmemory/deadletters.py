@@ -39,4 +39,8 @@ class MemoryDeadLetters(DeadLetterStore):
 
     def _forget(self, letter: StoredLetter) -> bool:
         stream = self._broker().stream(letter.subject.namespace, letter.subject.type)
-        return stream.dead.get(letter.subject, {}).pop(letter.sequence, None) is not None
+        entry = stream.dead.get(letter.subject, {}).pop(letter.sequence, None)
+        if entry is None:
+            return False
+        entry.body = b""  # its id may be remembered for ever
+        return True

@@ -161,7 +161,8 @@ class Stream:
             entry = by_age.popleft()
             del self.entries[entry.sequence]
             if for_ever:
-                entry.body = b""  # only its id is remembered
+                if entry.subject.kind is not Kind.DEAD:
+                    entry.body = b""  # only its id is remembered
                 continue
             ids = self._ids[entry.subject.text]
             if ids.get(entry.message_id) is entry:

@@ -73,6 +73,7 @@ class Consumer:
             handler.concurrency,
             self._handle,
             self._outcomes.account,
+            self._outcomes.unforeseen,
             services.tasks,
             services.clock,
             f"worker {self.name}",

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from catga.codecs import read_envelope
+from catga.engine.wording import words_of
 from catga.errors import DecodeError
 from catga.model.qos import QualityOfService
 from catga.spi import Delivery, Kind, Outgoing, StoredLetter, Subject, parse_subject
@@ -31,6 +32,7 @@ class DeadLetter:
     """Of the original; derived from its place in the log when it could not be read."""
     cause: str
     error: str
+    """Its class and its text; what is too long of it is cut, and so is the traceback."""
     traceback: str
     attempts: int
     parked_at: datetime
@@ -108,7 +110,7 @@ def describe(
     return DeadLetter(
         message_id=message_id or f"{delivery.subject.kind.value}-{delivery.sequence}",
         cause=cause,
-        error="" if error is None else f"{type(error).__name__}: {error}",
+        error="" if error is None else f"{type(error).__name__}: {words_of(error)}",
         traceback=""
         if error is None
         else "".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:],

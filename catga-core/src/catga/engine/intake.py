@@ -11,7 +11,7 @@ from catga.codecs import EventReader
 from catga.engine.handling import Handler
 from catga.engine.outcomes import Outcomes
 from catga.engine.services import Services
-from catga.engine.work import Feed, Work
+from catga.engine.work import Feed, State, Work
 from catga.errors import (
     CapabilityError,
     CatgaError,
@@ -119,26 +119,28 @@ class Intake:
             (once if exactly and recorded else ready).append(work)
         feed.works.update(ready, once)
         if once and not self._exact:
-            self._exact = await self._be_exact(feed, once)
-        if once and self._exact and self._outcomes.once is not None:
+            once = await self._be_exact(feed, once)
+        if once and self._outcomes.once is not None:
             ready += await self._outcomes.admitted(await self._outcomes.once.admit(once))
         self._queue(ready)
 
-    async def _be_exact(self, feed: Feed, works: Sequence[Work]) -> bool:
-        """The first messages at QoS 2 came: make sure that what was promised of them is kept."""
+    async def _be_exact(self, feed: Feed, works: Sequence[Work]) -> list[Work]:
+        """The first messages at QoS 2 came: make sure that what was promised of them is kept;
+        return those that are to be admitted."""
         try:
             await self._s.be_exact(feed.source)
         except (CapabilityError, ConfigurationError) as error:
             self._trouble(f"exactly once cannot be kept here: {error}")
-            for work in works:
+            for work in _queued(works):
                 self._outcomes.park(work, "exactly once cannot be kept here", error)
         except CatgaError as error:
             self._trouble(f"exactly once cannot be kept now: {error}")
-            for work in works:
+            for work in _queued(works):
                 self._outcomes.decide(work, Nack(_PAUSE))
         else:
-            return True
-        return False
+            self._exact = True
+            return _queued(works)
+        return []
 
     def _refuse(self, type_: str) -> NoReturn:
         raise UnknownTypeError(f"a {type_!r} came on the subject of {self._type!r}")
@@ -148,3 +150,8 @@ class Intake:
         work = Work(delivery, _ACK, feed=feed, since=now)
         feed.works.add(work)
         return work
+
+
+def _queued(works: Sequence[Work]) -> list[Work]:
+    """Leave out what was given back or lost meanwhile."""
+    return [work for work in works if work.state is State.QUEUED]

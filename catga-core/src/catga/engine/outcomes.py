@@ -10,6 +10,7 @@ from catga.engine.deadletters import describe
 from catga.engine.handling import Handler
 from catga.engine.once import Admitted, Once
 from catga.engine.services import Services
+from catga.engine.wording import words_of
 from catga.engine.work import State, Stop, Work
 from catga.errors import CatgaError, CodecError, DecodeError, LeaseLost
 from catga.model.retry import Reject, Retry
@@ -106,15 +107,25 @@ class Outcomes:
         work.record = once.record(work)
         work.effects = work.written
 
-    def refused(self, work: Work, error: Exception) -> None:
+    def refused(self, work: Work, error: BaseException) -> None:
         """Nothing of what the handler did was committed, so that it has failed after all."""
         work.reply = None
         self.conclude(work, error)
 
+    def unforeseen(self, work: Work, error: BaseException) -> None:
+        """Dealing with a delivery raised: it has failed with that, if it is still ours."""
+        if work.state is State.GONE:
+            _log.error("%s met what nobody foresaw", self._name, exc_info=error)
+        else:
+            self.refused(work, error)
+
     def expired(self, work: Work) -> bool:
-        """Say whether the requester has given up; if so the delivery is dealt with."""
+        """Say whether the requester has given up; if so the delivery is dealt with.
+
+        Whoever replays a dead letter knows that, and wants it handled.
+        """
         deadline = work.envelope.deadline if work.envelope is not None else None
-        if deadline is None or deadline > self._services.clock.now():
+        if deadline is None or work.delivery.replays or deadline > self._services.clock.now():
             return False
         self._counts["expired"] += 1
         if work.feed.settler is None:
@@ -179,7 +190,7 @@ class Outcomes:
         """Give up at once on what cannot be read, however it fails: no further attempt would."""
         if not isinstance(error, CodecError):
             _log.error("%s: reading a message failed", self._name, exc_info=error)
-            error = DecodeError(f"reading it failed: {error!r}")
+            error = DecodeError(f"reading it failed: {type(error).__name__}: {words_of(error)}")
         _log.error("%s: undecodable message %s: %s", self._name, work.delivery.sequence, error)
         self._counts["poison"] += 1
         if work.feed.settler is None:

@@ -26,7 +26,8 @@ class Pool:
     """Runs queued work, at most `size` at a time. Workers are started when first needed.
 
     `run` returns what is left to be awaited of a piece of work, None when it has ended. `pause` is
-    called before anything is waited for.
+    called before anything is waited for. `failed` is called with what either of these raised of one
+    piece of work; the others go on.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Pool:
         size: int,
         run: Callable[[Work], Awaitable[None] | None],
         pause: Callable[[], None],
+        failed: Callable[[Work, BaseException], None],
         tasks: TaskOwner,
         clock: Clock,
         name: str,
@@ -41,6 +43,7 @@ class Pool:
         self._size = size
         self._run = run
         self._pause = pause
+        self._failed = failed
         self._tasks = tasks
         self._clock = clock
         self._name = name
@@ -83,13 +86,15 @@ class Pool:
     async def _work_on(self) -> None:
         """Do what is queued, then wait for more, until cancelled."""
         while True:
-            rest = self._work_through()
+            waiting = self._work_through()
             self._pause()
-            if rest is not None:
+            if waiting is not None:
                 self._call_another()
                 self._busy += 1
                 try:
-                    await rest
+                    await waiting[1]
+                except BaseException as error:
+                    self._recover(waiting[0], error)
                 finally:
                     self._busy -= 1
             elif self._queue:
@@ -101,20 +106,33 @@ class Pool:
                 self._idle.append(waiter)
                 await waiter
 
-    def _work_through(self) -> Awaitable[None] | None:
+    def _work_through(self) -> tuple[Work, Awaitable[None]] | None:
         """Do what is queued, until something waits or others are to have their turn."""
         queue, run, now = self._queue, self._run, self._clock.monotonic
         began, looks, left = now(), 1, 1
         while queue:
-            rest = run(queue.popleft())
-            if rest is not None:
-                return rest
+            work = queue.popleft()
+            try:
+                rest = run(work)
+            except BaseException as error:
+                self._recover(work, error)
+            else:
+                if rest is not None:
+                    return work, rest
             left -= 1
             if not left:
                 if now() - began >= _STRETCH:
                     break
                 looks = left = min(2 * looks, _LOOKS)
         return None
+
+    def _recover(self, work: Work, error: BaseException) -> None:
+        """Go on after what nobody foresaw, unless it is the end of the process or of the bus."""
+        if self._tasks.closing or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise error
+        if isinstance(error, asyncio.CancelledError):
+            _forgive()
+        self._failed(work, error)
 
     async def join(self, timeout: float) -> bool:
         """Wait until nothing is queued or running; False when `timeout` seconds were not enough."""

@@ -14,6 +14,7 @@ import attrs
 from catga.codecs import WireType, read_envelope, write_envelope
 from catga.engine.kept import KeptResponses, Response
 from catga.engine.publishing import Publisher, receipt_or_raise
+from catga.engine.wording import words_of
 from catga.errors import (
     CatgaError,
     CodecError,
@@ -51,7 +52,6 @@ _POLL = 5.0
 _PAUSE = 0.5
 _BATCH = 1000
 _NOBODY = (None, 0.0)
-_ERROR_LIMIT = 2000
 _RECORD_ROOM = 1024
 """Bytes that a broker's headers around a kept response may take."""
 
@@ -148,7 +148,7 @@ class Responder:
             return None
 
     def _failure(self, subject: Subject, request: Envelope, error: BaseException) -> Outgoing:
-        failure = _RemoteFailure(type(error).__name__, str(error)[:_ERROR_LIMIT])
+        failure = _RemoteFailure(type(error).__name__, words_of(error))
         return self._outgoing(subject, request, _ERROR, self._codec.encode(failure))
 
     def _outgoing(self, subject: Subject, request: Envelope, kind: str, data: bytes) -> Outgoing:

@@ -28,7 +28,9 @@ class Suspects:
         self._running: Work | None = None
 
     def add(self, work: Work) -> None:
-        """Take the next one that came."""
+        """Take the next one that came, unless it was given back or lost meanwhile."""
+        if work.state is not State.QUEUED:
+            return
         if not self._has_parked:
             self._has_parked = True
             self._park(work)

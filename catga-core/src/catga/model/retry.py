@@ -25,6 +25,8 @@ class Retry(Exception):
     None leaves the time to the policy.
     """
 
+    after: timedelta | None = None  # also of a subclass that does not call our `__init__`
+
     def __init__(self, after: timedelta | float | None = None) -> None:
         try:
             self.after = None if after is None else max(duration(after), timedelta(0))
