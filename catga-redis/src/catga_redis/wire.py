@@ -6,13 +6,12 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 
 import attrs
 import hiredis
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -20,6 +19,7 @@ from catga.errors import CatgaError, ConnectionLost
 from catga.spi import EventKind, Runtime, TransportEvent, end_all
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS, ReplyLost, translate
+from catga_redis.insides import abort, is_gone, replies_there
 
 __all__ = ["Line", "Wire", "begin_command", "pack_command", "with_last"]
 
@@ -238,7 +238,7 @@ class Wire(Line):
             connection = self._connection
             if connection is None or not connection.is_connected:
                 continue  # what was in there has failed already, or is about to
-            if _is_gone(connection):
+            if is_gone(connection):
                 self._break(connection, RedisConnectionError("the connection is lost"))
                 continue
             for request in output:
@@ -262,7 +262,7 @@ class Wire(Line):
                     reply = error
                 self._take(connection, reply)
                 # What came with it, without the client's five calls for each.
-                for reply in _replies_there(connection):
+                for reply in replies_there(connection):
                     self._take(connection, reply)
         except Exception as error:
             self._break(connection, error)
@@ -318,6 +318,7 @@ class Wire(Line):
             if request.future is not None and not request.future.done():
                 request.future.set_exception(_lost(request.sent, error))
         if connection is not None:
+            abort(connection)
             await connection.disconnect(nowait=True)
 
     async def _keep(self) -> None:
@@ -361,27 +362,6 @@ class Wire(Line):
 
     def _emit(self, kind: EventKind, detail: str) -> None:
         self._runtime.emit(TransportEvent(kind, f"{self._role}: {detail}"))
-
-
-def _is_gone(connection: Connection) -> bool:
-    """Say whether the socket has gone though the connection does not know it yet.
-
-    The client writes with `writelines`, which in CPython 3.12 and 3.13 watches the number of a
-    socket that was lost, and then breaks whatever has that number next.
-    """
-    writer = getattr(connection, "_writer", None)
-    return writer is None or writer.transport.is_closing()
-
-
-def _replies_there(connection: Connection) -> Iterator[Any]:
-    """Yield the replies that were read together with the last one; error replies as values.
-
-    The client keeps its parser to itself: where it has another one, they come one by one.
-    """
-    reader = getattr(getattr(connection, "_parser", None), "_reader", None)
-    if isinstance(reader, hiredis.Reader):
-        return iter(reader.gets, NOT_ENOUGH_DATA)
-    return iter(())
 
 
 def _lost(sent: bool, error: CatgaError) -> CatgaError:
