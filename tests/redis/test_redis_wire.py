@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from redis_kit import Lab, out, until
+import pytest
+from redis.asyncio import Redis
+from redis_kit import NAMESPACE, Lab, admin, gather_deliveries, lab, out, until
 
-from catga.spi import Address, EventKind, Receipt, Unknown
+from catga.errors import AuthenticationError
+from catga.spi import Address, EventKind, Receipt, Source, Unknown
 from catga_redis.testing import RedisServer
 
 MEGABYTE = b"x" * (1 << 20)
+
+
+async def may_listen(client: Redis, channels: str) -> None:
+    """Let everybody listen to these channels, and to no others."""
+    await client.acl_setuser("default", enabled=True, reset_channels=True, channels=[channels])
+
+
+def live(type_: str, group: str = "") -> Source:
+    return Source(NAMESPACE, type_, group)
 
 
 def test_what_a_stuck_server_never_read_does_not_mute_the_next_connection(
@@ -32,3 +44,56 @@ def test_what_a_stuck_server_never_read_does_not_mute_the_next_connection(
 
     with RedisServer(binary) as other:
         asyncio.run(law(other))
+
+
+def test_who_may_not_listen_again_is_told_of_and_listens_when_it_may(
+    own_server: RedisServer,
+) -> None:
+    """As after a change of its rights: the connection is sound, and only a part is refused."""
+
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+
+            def told(kind: EventKind) -> list[str]:
+                return [each.detail for each in bench.events if each.kind is kind]
+
+            transport = await bench.transport()
+            listeners = {
+                type_: [await transport.subscribe(live(type_, group)) for group in ("", "workers")]
+                for type_ in ("Barred", "Open")
+            }
+            await may_listen(client, "law.*Open*")
+            await client.client_kill_filter(_type="pubsub")
+            await until(lambda: bool(told(EventKind.TROUBLE)))
+            assert "permission" in told(EventKind.TROUBLE)[0]
+            assert not told(EventKind.GAP), "it does not listen to everything yet"
+            await transport.publish([out("Open", qos=0)])
+            for each in listeners["Open"]:
+                assert len(await gather_deliveries(each, 1)) == 1
+            with pytest.raises(AuthenticationError):
+                await transport.subscribe(live("Refused"))
+            await may_listen(client, "*")
+            await until(lambda: bool(told(EventKind.GAP)))
+            await transport.publish([out("Barred", qos=0)])
+            for each in listeners["Barred"]:
+                assert len(await gather_deliveries(each, 1)) == 1
+            assert len(told(EventKind.TROUBLE)) == 1, "said once"
+
+    asyncio.run(law())
+
+
+def test_who_was_refused_is_not_asked_for_again(own_server: RedisServer) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+            transport = await bench.transport()
+            listener = await transport.subscribe(live("Open"))
+            await may_listen(client, "law.*Open*")
+            with pytest.raises(AuthenticationError):
+                await transport.subscribe(live("Barred", "workers"))
+            await client.client_kill_filter(_type="pubsub")
+            await until(lambda: any(each.kind is EventKind.GAP for each in bench.events))
+            await transport.publish([out("Open", qos=0)])
+            assert len(await gather_deliveries(listener, 1)) == 1
+            assert not any(each.kind is EventKind.TROUBLE for each in bench.events)
+
+    asyncio.run(law())

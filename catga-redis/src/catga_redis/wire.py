@@ -339,12 +339,18 @@ class Wire(Line):
                 )
 
     async def _greet_again(self) -> None:
+        """Greet until it is not refused; the next connection is greeted in its own turn."""
         self._tasks = [task for task in self._tasks if not task.done()]
-        try:
-            if self._greet is not None:
+        broken, said = self._broken, ""
+        while self._greet is not None and broken is not None and not broken.done():
+            try:
                 await self._greet()
-        except CatgaError:
-            pass  # the connection broke again; the next one greets again
+                break
+            except CatgaError as error:
+                if not broken.done() and str(error) != said:
+                    said = str(error)
+                    self._emit(EventKind.TROUBLE, said)
+            await self._runtime.clock.sleep(_LONGEST_PAUSE)
 
     async def _dial_again(self) -> Connection:
         pause = _FIRST_PAUSE
