@@ -10,10 +10,22 @@ from redis.asyncio import Redis
 from redis_kit import NAMESPACE, Lab, admin, gather_deliveries, lab, out, until
 
 from catga.errors import AuthenticationError
-from catga.spi import Address, EventKind, Receipt, Source, Unknown
-from catga_redis.testing import RedisServer
+from catga.spi import Address, EventKind, Receipt, Rejected, Source, Unknown
+from catga.testing import free_port
+from catga.testing.faults import FaultProxy
+from catga_redis.testing import RedisPair, RedisServer
+from catga_redis.transport import RedisTransport
 
 MEGABYTE = b"x" * (1 << 20)
+
+
+async def publish(transport: RedisTransport, type_: str) -> bool:
+    """Publish once, and say whether it was accepted; if not, it can be tried again."""
+    (result,) = await transport.publish([out(type_)])
+    assert isinstance(result, Receipt | Unknown) or (
+        isinstance(result, Rejected) and result.transient
+    )
+    return isinstance(result, Receipt)
 
 
 async def may_listen(client: Redis, channels: str) -> None:
@@ -95,5 +107,48 @@ def test_who_was_refused_is_not_asked_for_again(own_server: RedisServer) -> None
             await transport.publish([out("Open", qos=0)])
             assert len(await gather_deliveries(listener, 1)) == 1
             assert not any(each.kind is EventKind.TROUBLE for each in bench.events)
+
+    asyncio.run(law())
+
+
+def test_behind_one_name_the_new_primary_is_found(binary: str | None) -> None:
+    """The connection to the old one lives on: nobody but its answers says that it is a replica."""
+
+    async def law(pair: RedisPair) -> None:
+        async with FaultProxy(pair.primary.port) as proxy:
+            bench = Lab(Address("redis", (("127.0.0.1", proxy.port),)))
+            transport = await bench.transport()
+            member = await bench.member(transport, "Led")
+            assert await publish(transport, "Led")
+            await asyncio.to_thread(pair.hand_over)
+            assert not await publish(transport, "Led")
+            proxy.target = pair.replica.port
+            await until(lambda: publish(transport, "Led"))
+            await until(lambda: publish(transport, "Led"))
+            assert len(await gather_deliveries(member, 3)) == 3
+            await bench.close()
+
+    with RedisPair(binary) as pair:
+        asyncio.run(law(pair))
+
+
+def test_a_server_that_is_demoted_is_left_and_used_again_when_it_is_in_charge(
+    own_server: RedisServer,
+) -> None:
+    async def law() -> None:
+        async with lab(own_server) as bench, admin(own_server) as client:
+            transport = await bench.transport()
+            await client.replicaof("127.0.0.1", str(free_port()))
+
+            async def said() -> bool:
+                assert not await publish(transport, "Demoted")
+                return "is a replica" in (await transport.health()).detail
+
+            await until(said)
+            assert not (await transport.health()).ok
+            assert sum(each.kind is EventKind.DISCONNECTED for each in bench.events) == 1
+            await client.replicaof("NO", "ONE")
+            await until(lambda: publish(transport, "Demoted"))
+            assert (await transport.health()).ok
 
     asyncio.run(law())

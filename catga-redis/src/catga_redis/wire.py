@@ -120,6 +120,7 @@ class Wire(Line):
         self._waiting: deque[_Request] = deque()
         self._broken: asyncio.Future[CatgaError] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._dial_failure = ""
         self._closed = False
         self._corked = False
         self.up = asyncio.Event()
@@ -168,7 +169,8 @@ class Wire(Line):
         """
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         if self._connection is None:
-            future.set_exception(ConnectionLost(f"not connected to {self._dialer.where}"))
+            gone = self._dial_failure or f"not connected to {self._dialer.where}"
+            future.set_exception(ConnectionLost(gone))
         else:
             self._push(packed, replies, future, patience or self._patience)
         return future
@@ -354,14 +356,14 @@ class Wire(Line):
 
     async def _dial_again(self) -> Connection:
         pause = _FIRST_PAUSE
-        said = ""
+        self._dial_failure = ""
         while True:
             try:
                 return await self._dialer.dial(self._patience)
             except CatgaError as error:
-                if str(error) != said:
-                    said = str(error)
-                    self._emit(EventKind.TROUBLE, said)
+                if str(error) != self._dial_failure:
+                    self._dial_failure = str(error)
+                    self._emit(EventKind.TROUBLE, self._dial_failure)
             jitter = 0.5 + random.random() / 2  # noqa: S311 - spreads reconnects, no secret
             await self._runtime.clock.sleep(pause * jitter)
             pause = min(pause * 2, _LONGEST_PAUSE)
