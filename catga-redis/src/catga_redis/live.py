@@ -217,10 +217,12 @@ class LiveSubscription(Subscription):
 
     def arrived(self, subject: Subject, body: bytes) -> None:
         """Take in one message; in a group it is claimed first."""
-        if len(self._mailbox) >= self._session.settings.live_buffer:
+        claims = self._claims
+        waiting = len(self._mailbox) if claims is None else len(self._mailbox) + len(claims)
+        if waiting >= self._session.settings.live_buffer:
             self._drop()
-        elif self._claims is not None:
-            self._claims.add(subject, body)
+        elif claims is not None:
+            claims.add(subject, body)
         else:
             self._keep(subject, body)
 
@@ -237,7 +239,7 @@ class LiveSubscription(Subscription):
         self._session.emit(
             EventKind.SLOW_CONSUMER,
             f"{dropped} QoS 0 messages of {self._source.type or 'responses'} were dropped: "
-            "the handler is slower than they come",
+            "they come faster than they are taken",
         )
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
