@@ -253,7 +253,7 @@ class LogSubscription(Subscription):
                 continue  # the group is gone; the reader makes it again
             newest = entry_order(self._newest.get(stream, b"0-0"))
             lost = [(stream, id_, count) for id_, _, _, count in pending]
-            await self._settler.release(
+            results = await self._settler.release(
                 [
                     # New entries come in order: what is newer than all that came was not seen.
                     (token, UNSEEN if token[2] == 1 and entry_order(token[1]) > newest else 0)
@@ -261,6 +261,8 @@ class LogSubscription(Subscription):
                     if token not in held
                 ]
             )
+            if any(isinstance(each, Unknown) for each in results):
+                self.unseen = True  # to be given back another time
         self.reclaim_in(0.0)
 
     # -- what goes out ---------------------------------------------------------------------------
