@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
-from redis_kit import NAMESPACE, Lab, admin, gather_deliveries, lab, out, until
+from redis_kit import NAMESPACE, Lab, accepted, admin, gather_deliveries, lab, out, until
 
 from catga.errors import AuthenticationError
-from catga.spi import Address, EventKind, Receipt, Rejected, Source, Unknown
+from catga.spi import Address, EventKind, Receipt, Rejected, Source, Subscription, Unknown
 from catga.testing import free_port
 from catga.testing.faults import FaultProxy
 from catga_redis.testing import RedisPair, RedisServer
@@ -26,6 +26,14 @@ async def publish(transport: RedisTransport, type_: str) -> bool:
         isinstance(result, Rejected) and result.transient
     )
     return isinstance(result, Receipt)
+
+
+async def behind(proxy: FaultProxy, bench: Lab, type_: str) -> Subscription:
+    """Read through the proxy, with a short `reply_timeout`."""
+    bench.address = Address("redis", (("127.0.0.1", proxy.port),))
+    short = timedelta(seconds=0.5)
+    transport = await bench.transport(reply_timeout=short, block_time=timedelta(seconds=0.1))
+    return await bench.member(transport, type_)
 
 
 async def may_listen(client: Redis, channels: str) -> None:
@@ -150,5 +158,39 @@ def test_a_server_that_is_demoted_is_left_and_used_again_when_it_is_in_charge(
             await client.replicaof("NO", "ONE")
             await until(lambda: publish(transport, "Demoted"))
             assert (await transport.health()).ok
+
+    asyncio.run(law())
+
+
+def test_a_long_answer_over_a_slow_line_is_no_silence(server: RedisServer) -> None:
+    """Bytes come all the time, and the whole only after a multiple of `reply_timeout`."""
+
+    async def law() -> None:
+        async with FaultProxy(server.port) as proxy, lab(server) as bench:
+            publisher = await bench.transport()
+            member = await behind(proxy, bench, "Slow")
+            proxy.delay(down=0.05)
+            accepted(await publisher.publish([out("Slow", MEGABYTE) for _ in range(2)]))
+            found = await gather_deliveries(member, 2)
+            assert {(each.body, each.attempt) for each in found} == {(MEGABYTE, 1)}
+            assert not any(each.kind is EventKind.DISCONNECTED for each in bench.events)
+
+    asyncio.run(law())
+
+
+def test_an_answer_that_stops_in_its_middle_is_a_silence(server: RedisServer) -> None:
+    async def law() -> None:
+        async with FaultProxy(server.port) as proxy, lab(server) as bench:
+            publisher = await bench.transport()
+            member = await behind(proxy, bench, "Stops")
+            proxy.delay(down=0.05)
+            accepted(await publisher.publish([out("Stops", MEGABYTE)]))
+            begun = proxy.counts.server_writes + 8
+            await until(lambda: proxy.counts.server_writes > begun)
+            proxy.stall(up=False)
+            await until(lambda: any(each.kind is EventKind.DISCONNECTED for each in bench.events))
+            proxy.heal()
+            (found,) = await gather_deliveries(member, 1)
+            assert (found.body, found.attempt) == (MEGABYTE, 1)
 
     asyncio.run(law())

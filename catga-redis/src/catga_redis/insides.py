@@ -9,7 +9,7 @@ import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection
 
-__all__ = ["abort", "is_gone", "replies_there"]
+__all__ = ["abort", "is_gone", "replies_there", "unfinished_bytes"]
 
 
 def is_gone(connection: Connection) -> bool:
@@ -38,7 +38,16 @@ def replies_there(connection: Connection) -> Iterator[Any]:
 
     Where the client has another parser, they come one by one.
     """
+    reader = _parser_of(connection)
+    return iter(()) if reader is None else iter(reader.gets, NOT_ENOUGH_DATA)
+
+
+def unfinished_bytes(connection: Connection) -> int:
+    """Return how much of a reply has come that is not there as a whole; 0 for another parser."""
+    reader = _parser_of(connection)
+    return 0 if reader is None else reader.len()
+
+
+def _parser_of(connection: Connection) -> hiredis.Reader | None:
     reader = getattr(getattr(connection, "_parser", None), "_reader", None)
-    if isinstance(reader, hiredis.Reader):
-        return iter(reader.gets, NOT_ENOUGH_DATA)
-    return iter(())
+    return reader if isinstance(reader, hiredis.Reader) else None

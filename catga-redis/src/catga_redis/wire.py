@@ -19,7 +19,7 @@ from catga.errors import CatgaError, ConnectionLost
 from catga.spi import EventKind, Runtime, TransportEvent, end_all
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS, ReplyLost, translate
-from catga_redis.insides import abort, is_gone, replies_there
+from catga_redis.insides import abort, is_gone, replies_there, unfinished_bytes
 
 __all__ = ["Line", "Wire", "begin_command", "pack_command", "with_last"]
 
@@ -83,6 +83,7 @@ class Line(ABC):
 class _Request:
     packed: bytes
     left: int
+    patience: float
     overdue: float
     future: asyncio.Future[list[Any]] | None
     replies: list[Any] = attrs.field(factory=list)
@@ -120,6 +121,7 @@ class Wire(Line):
         self._waiting: deque[_Request] = deque()
         self._broken: asyncio.Future[CatgaError] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._reads = 0
         self._dial_failure = ""
         self._closed = False
         self._corked = False
@@ -225,7 +227,8 @@ class Wire(Line):
         future: asyncio.Future[list[Any]] | None,
         patience: float,
     ) -> None:
-        request = _Request(packed, replies, self._runtime.clock.monotonic() + patience, future)
+        overdue = self._runtime.clock.monotonic() + patience
+        request = _Request(packed, replies, patience, overdue, future)
         self._waiting.append(request)
         self._output.append(request)
         self._output_bytes += len(packed)
@@ -262,6 +265,7 @@ class Wire(Line):
                     reply = await read(disconnect_on_error=False)
                 except REPLY_ERRORS as error:
                     reply = error
+                self._reads += 1
                 self._take(connection, reply)
                 # What came with it, without the client's five calls for each.
                 for reply in replies_there(connection):
@@ -288,12 +292,21 @@ class Wire(Line):
             self._break(connection, reply)  # another server is in charge now
 
     async def _watch(self) -> None:
-        """Give up on a server that is silent for longer than the oldest request can bear."""
+        """Give up on a server that is silent for longer than the oldest request can bear.
+
+        While something comes it is not: the answer may be long, and the line slow.
+        """
+        heard: tuple[int, int] | None = None
         while True:
             await self._runtime.clock.sleep(_WATCH_EVERY)
-            now = self._runtime.clock.monotonic()
-            if self._waiting and self._waiting[0].overdue < now and self._connection is not None:
-                self._break(self._connection, ConnectionLost(f"{self._dialer.where} is silent"))
+            now, connection = self._runtime.clock.monotonic(), self._connection
+            if connection is None:
+                continue
+            before, heard = heard, (self._reads, unfinished_bytes(connection))
+            if self._waiting and heard != before:
+                self._waiting[0].overdue = now + self._waiting[0].patience
+            elif self._waiting and self._waiting[0].overdue < now:
+                self._break(connection, ConnectionLost(f"{self._dialer.where} is silent"))
 
     def _break(self, connection: Connection, error: Exception) -> None:
         if connection is self._connection and self._broken and not self._broken.done():
