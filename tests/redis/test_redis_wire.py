@@ -28,6 +28,10 @@ async def publish(transport: RedisTransport, type_: str) -> bool:
     return isinstance(result, Receipt)
 
 
+async def healthy(transport: RedisTransport) -> bool:
+    return (await transport.health()).ok
+
+
 async def behind(proxy: FaultProxy, bench: Lab, type_: str) -> Subscription:
     """Read through the proxy, with a short `reply_timeout`."""
     bench.address = Address("redis", (("127.0.0.1", proxy.port),))
@@ -87,6 +91,7 @@ def test_who_may_not_listen_again_is_told_of_and_listens_when_it_may(
             await until(lambda: bool(told(EventKind.TROUBLE)))
             assert "permission" in told(EventKind.TROUBLE)[0]
             assert not told(EventKind.GAP), "it does not listen to everything yet"
+            assert "permission" in (await transport.health()).detail
             await transport.publish([out("Open", qos=0)])
             for each in listeners["Open"]:
                 assert len(await gather_deliveries(each, 1)) == 1
@@ -94,6 +99,7 @@ def test_who_may_not_listen_again_is_told_of_and_listens_when_it_may(
                 await transport.subscribe(live("Refused"))
             await may_listen(client, "*")
             await until(lambda: bool(told(EventKind.GAP)))
+            await until(lambda: healthy(transport))
             await transport.publish([out("Barred", qos=0)])
             for each in listeners["Barred"]:
                 assert len(await gather_deliveries(each, 1)) == 1

@@ -58,6 +58,11 @@ class LiveHub:
         self.fresh_since = 0.0
         """Whatever arrives now was published after this moment of the monotonic clock."""
 
+    @property
+    def trouble(self) -> str:
+        """Why it does not hear all that it should; empty when it does, or is not connected."""
+        return "" if self._wire is None else self._wire.refused
+
     async def subscribe(self, source: Source) -> LiveSubscription:
         """Return a subscription that the server has confirmed."""
         subscription = LiveSubscription(self._session, source, self)

@@ -127,6 +127,8 @@ class Wire(Line):
         self._corked = False
         self.up = asyncio.Event()
         """Set while connected."""
+        self.refused = ""
+        """What the server said to a greeting that is tried again; empty when none is."""
 
     @property
     def connected(self) -> bool:
@@ -356,15 +358,16 @@ class Wire(Line):
     async def _greet_again(self) -> None:
         """Greet until it is not refused; the next connection is greeted in its own turn."""
         self._tasks = [task for task in self._tasks if not task.done()]
-        broken, said = self._broken, ""
+        broken, self.refused = self._broken, ""
         while self._greet is not None and broken is not None and not broken.done():
             try:
                 await self._greet()
+                self.refused = ""
                 break
             except CatgaError as error:
-                if not broken.done() and str(error) != said:
-                    said = str(error)
-                    self._emit(EventKind.TROUBLE, said)
+                if not broken.done() and str(error) != self.refused:
+                    self.refused = str(error)
+                    self._emit(EventKind.TROUBLE, self.refused)
             await self._runtime.clock.sleep(_LONGEST_PAUSE)
 
     async def _dial_again(self) -> Connection:
