@@ -15,7 +15,6 @@ from redis_kit import (
     gather_deliveries,
     inbox_of,
     lab,
-    nothing_more,
     out,
     until,
 )
@@ -215,31 +214,6 @@ def test_a_killed_connection_in_mid_work_loses_nothing(server: RedisServer) -> N
             assert (await transport.health()).ok
             kinds = {each.kind for each in bench.events}
             assert {EventKind.DISCONNECTED, EventKind.CONNECTED} <= kinds
-
-    asyncio.run(law())
-
-
-def test_what_a_broken_read_swallowed_comes_at_once_and_as_the_first_attempt(
-    server: RedisServer,
-) -> None:
-    async def law() -> None:
-        async with lab(server) as bench, admin(server) as client:
-            transport = await bench.transport()
-            member = await bench.member(transport, "Swallow", lease=30.0)
-            assert await nothing_more(member, 0.1)
-            session = transport._session
-            assert session is not None
-            # As if the reply of a read had been lost: the server counts it as handed over.
-            key = "{law:Swallow}:to:workers"
-            async with client.pipeline(transaction=True) as at_once:
-                at_once.xadd(key, {"b": b"1"})
-                at_once.xreadgroup("workers", session.member.decode(), {key: ">"})
-                sequence = (await at_once.execute())[0].decode()
-            for each in await client.client_list():
-                if each["name"] == "lab:group-workers":
-                    await client.client_kill_filter(_id=each["id"])
-            (again,) = await gather_deliveries(member, 1, 5.0)
-            assert (again.sequence, again.attempt) == (sequence, 1)
 
     asyncio.run(law())
 

@@ -9,6 +9,7 @@ from redis_kit import NAMESPACE, admin, gather_deliveries, lab, nothing_more, ou
 
 from catga.errors import ConnectionLost, NoResponders
 from catga.spi import (
+    Address,
     EventKind,
     Kind,
     Outgoing,
@@ -18,6 +19,7 @@ from catga.spi import (
     Source,
     Subject,
 )
+from catga.testing.faults import FaultProxy
 from catga_redis.testing import RedisServer
 
 
@@ -187,6 +189,25 @@ def test_a_slow_listener_is_bounded_and_reported(server: RedisServer) -> None:
             await transport.publish([out("Flood", qos=0) for _ in range(100)])
             await until(lambda: any(each.kind is EventKind.SLOW_CONSUMER for each in bench.events))
             assert len(await listener.receive(100, 0.1)) == 10
+
+    asyncio.run(law())
+
+
+def test_what_waits_to_be_claimed_is_bounded_and_reported(server: RedisServer) -> None:
+    """The server still hands over what is published, and takes no claims."""
+
+    async def law() -> None:
+        async with FaultProxy(server.port) as proxy, lab(server) as bench:
+            publisher = await bench.transport()
+            bench.address = Address("redis", (("127.0.0.1", proxy.port),))
+            consumer = await bench.transport(live_buffer=10)
+            member = await consumer.subscribe(live("Held", "workers"))
+            proxy.stall(up=True, down=False)
+            await publisher.publish([out("Held", str(n).encode(), qos=0) for n in range(100)])
+            await until(lambda: any(each.kind is EventKind.SLOW_CONSUMER for each in bench.events))
+            proxy.heal()
+            assert len(await gather_deliveries(member, 10)) == 10
+            assert await nothing_more(member)
 
     asyncio.run(law())
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import islice
 from typing import Protocol
 
 from catga.errors import CatgaError
@@ -39,13 +41,17 @@ class Claims:
         self._hub = hub
         self._keep = keep
         self._prefixes: dict[Subject, bytes] = {}
-        self._batch: list[tuple[Subject, bytes, float]] = []
+        self._waiting: deque[tuple[Subject, bytes, float]] = deque()
         self._running: asyncio.Task[None] | None = None
         self._ttl = session.settings.claim_time.total_seconds()
 
+    def __len__(self) -> int:
+        """How many wait for the server to decide."""
+        return len(self._waiting)
+
     def add(self, subject: Subject, body: bytes) -> None:
         """Claim this one with the others of this loop turn."""
-        self._batch.append((subject, body, self._hub.fresh_since))
+        self._waiting.append((subject, body, self._hub.fresh_since))
         if self._running is None:
             self._running = self._session.runtime.spawn(self._run(), "redis: claim QoS 0")
 
@@ -56,9 +62,11 @@ class Claims:
 
     async def _run(self) -> None:
         try:
-            while self._batch:
-                batch, self._batch = self._batch[:BATCH], self._batch[BATCH:]
+            while self._waiting:
+                batch = list(islice(self._waiting, BATCH))
                 await self._claim(batch)
+                for _ in batch:
+                    self._waiting.popleft()
         finally:
             self._running = None
 

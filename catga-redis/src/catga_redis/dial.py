@@ -28,6 +28,7 @@ class Dialer:
     def __init__(self, address: Address, settings: RedisSettings) -> None:
         self.where = address.shown
         self._address = address
+        self._demoted = False
         self._arguments: dict[str, Any] = {
             "db": self._database(address),
             "username": _reveal(address.username),
@@ -53,16 +54,19 @@ class Dialer:
 
     @property
     def has_choice(self) -> bool:
-        """Whether there are several hosts, of which another may be in charge."""
-        return len(self._address.hosts) > 1
+        """Whether another server may be in charge: of several hosts, or behind the name of one that
+        was seen to be a replica."""
+        return self._demoted or len(self._address.hosts) > 1
 
     @property
     def leaves_on(self) -> tuple[type[Exception], ...]:
         """The error replies that say: another server is in charge now."""
-        return (ReadOnlyError,) if self.has_choice else ()
+        return (ReadOnlyError,)
 
     def told(self, reply: Exception) -> None:
         """Learn from such a reply."""
+        del reply
+        self._demoted = True
 
     def _hosts(self) -> Sequence[tuple[str, int | None]]:
         return self._address.hosts or (("localhost", None),)
@@ -70,7 +74,7 @@ class Dialer:
     async def dial(self, timeout: float) -> Connection:
         """Return a connection that is authenticated, to the first host that answers.
 
-        Of several hosts replicas are passed over: they answer, and refuse every write.
+        Where there is a choice replicas are passed over: they answer, and refuse every write.
 
         Raises `ConnectionLost` or `AuthenticationError`. Cancelled: nothing stays open.
         """

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import ceil, isinf
 from typing import Any
 
+from redis.exceptions import OutOfMemoryError
+
 from catga.errors import CatgaError, ConfigurationError
 from catga.spi import Topology
 from catga_redis.errors import REPLY_ERRORS
@@ -44,8 +46,8 @@ async def create_groups(
 ) -> list[StreamKey]:
     """Make the groups that are missing, with their streams; return those that were missing.
 
-    A group that exists keeps its position. An ephemeral one is noted, so that it can be ended by
-    others when its only member is dead.
+    A group that exists keeps its position, also on a full server. An ephemeral one is noted, so
+    that it can be ended by others when its only member is dead.
     """
     if not streams:
         return []
@@ -62,9 +64,19 @@ async def create_groups(
     for stream, reply in zip(streams, replies, strict=True):
         if not isinstance(reply, Exception):
             made.append(stream)
-        elif not str(reply).startswith("BUSYGROUP"):
+        elif not str(reply).startswith("BUSYGROUP") and not (
+            isinstance(reply, OutOfMemoryError) and await _exists(session, stream)
+        ):
             raise session.failure(reply) from reply
     return made
+
+
+async def _exists(session: Session, stream: StreamKey) -> bool:
+    try:
+        await verify_groups(session, [stream])
+    except ConfigurationError:
+        return False
+    return True
 
 
 async def verify_groups(session: Session, streams: Sequence[StreamKey]) -> None:
@@ -133,16 +145,30 @@ async def declare_types(session: Session, topology: Topology, max_length: int | 
         if (stored := await _stored_length(session, key, max_length)) is not None:
             session.max_length[key] = stored
     for namespace, type_ in sorted(types):
-        commands: list[tuple[Any, ...]] = [(b"SADD", index_key(namespace), type_)]
+        index, known = index_key(namespace), groups_key(namespace, type_)
         groups = _declared_groups(topology, namespace, type_)
-        if groups:
-            commands.append((b"SADD", groups_key(namespace, type_), *groups))
+        facts: list[tuple[tuple[Any, ...], Any, tuple[Any, ...]]] = [
+            ((b"SISMEMBER", *member), 1, (b"SADD", *member))
+            for member in ((index, type_), *((known, group) for group in groups))
+        ]
         if groups or type_ in topology.publishes:
-            who = session.runtime.service
-            commands.append((b"HSET", retention_key(namespace, type_), who, keep))
-        for reply in await session.servers.ask(commands):
-            if isinstance(reply, Exception):
-                raise reply
+            vote = (retention_key(namespace, type_), session.runtime.service)
+            facts.append(((b"HGET", *vote), keep, (b"HSET", *vote, keep)))
+        await _note(session, facts)
+
+
+async def _note(
+    session: Session, facts: Sequence[tuple[tuple[Any, ...], Any, tuple[Any, ...]]]
+) -> None:
+    """Look at each, and write those that do not stand there: what would change nothing is refused
+    by a full server too."""
+    found = await session.servers.ask([look for look, _, _ in facts])
+    missing = [
+        write for (_, wanted, write), reply in zip(facts, found, strict=True) if reply != wanted
+    ]
+    for reply in await session.servers.ask(missing):
+        if isinstance(reply, Exception):
+            raise reply
 
 
 async def _stored_length(
@@ -155,7 +181,8 @@ async def _stored_length(
         commands.insert(0, (b"HSETNX", meta, b"max_length", max_length))
     replies = await session.servers.ask(commands)
     for reply in replies:
-        if isinstance(reply, Exception):
+        # A full server refuses also what would not change what stands there.
+        if isinstance(reply, Exception) and (reply is replies[-1] or replies[-1] is None):
             raise reply
     stored = None if replies[-1] is None else int(replies[-1])
     if max_length is not None and stored != max_length:

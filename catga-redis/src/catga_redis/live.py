@@ -58,6 +58,11 @@ class LiveHub:
         self.fresh_since = 0.0
         """Whatever arrives now was published after this moment of the monotonic clock."""
 
+    @property
+    def trouble(self) -> str:
+        """Why it does not hear all that it should; empty when it does, or is not connected."""
+        return "" if self._wire is None else self._wire.refused
+
     async def subscribe(self, source: Source) -> LiveSubscription:
         """Return a subscription that the server has confirmed."""
         subscription = LiveSubscription(self._session, source, self)
@@ -71,7 +76,11 @@ class LiveHub:
         table, names, kind = self._place(subscription)
         for name in names:
             table.setdefault(name, []).append(subscription)
-        await self._confirm(kind + b"SUBSCRIBE", names)
+        try:
+            await self._confirm([(kind + b"SUBSCRIBE", name) for name in names])
+        except CatgaError:
+            await self.unsubscribe(subscription)  # or each new connection would ask for it again
+            raise
         return subscription
 
     async def unsubscribe(self, subscription: LiveSubscription) -> None:
@@ -87,7 +96,7 @@ class LiveHub:
                     words = ((b"SUNSUBSCRIBE", *alone), (b"PING",))
                     await self._wire.request(b"".join(map(pack_command, words)))
             else:
-                await self._command(kind + b"UNSUBSCRIBE", alone)
+                await self._command([(kind + b"UNSUBSCRIBE", name) for name in alone])
             await self._ping()  # where others listen on, the answer comes behind what was sent
         except CatgaError:
             pass  # not connected: a new connection subscribes only to what is left
@@ -115,19 +124,20 @@ class LiveHub:
             return self._patterns, [subscription.pattern], b"P"
         return self._channels, list(subscription.channels), self._word
 
-    async def _command(self, command: bytes, names: Sequence[bytes]) -> None:
-        if self._wire is None or not names:
+    async def _command(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
+        """Carry out all, each for one name: so each has one reply, also when it is refused."""
+        if self._wire is None or not commands:
             return
-        replies = await self._wire.request(pack_command((command, *names)), len(names))
-        for reply in replies:
+        packed = b"".join(map(pack_command, commands))
+        for reply in await self._wire.request(packed, len(commands)):
             if isinstance(reply, Exception):
                 raise self._session.failure(reply) from reply
 
-    async def _confirm(self, command: bytes, names: Sequence[bytes]) -> None:
+    async def _confirm(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
         """Subscribe; where the slot is just moving, again on the connection to its new owner."""
         for again in range(_TRIES):
             try:
-                await self._command(command, names)
+                await self._command(commands)
             except CatgaError as error:
                 if again + 1 == _TRIES or not isinstance(error.__cause__, ELSEWHERE):
                     raise
@@ -139,8 +149,8 @@ class LiveHub:
 
     async def _greet(self) -> None:
         """Subscribe again on a new connection; what was sent meanwhile is missed."""
-        await self._command(self._word + b"SUBSCRIBE", list(self._channels))
-        await self._command(b"PSUBSCRIBE", list(self._patterns))
+        commands = [(self._word + b"SUBSCRIBE", name) for name in self._channels]
+        await self._command(commands + [(b"PSUBSCRIBE", name) for name in self._patterns])
         if self._greeted:
             await self._ping()
             self._session.emit(
@@ -212,10 +222,12 @@ class LiveSubscription(Subscription):
 
     def arrived(self, subject: Subject, body: bytes) -> None:
         """Take in one message; in a group it is claimed first."""
-        if len(self._mailbox) >= self._session.settings.live_buffer:
+        claims = self._claims
+        waiting = len(self._mailbox) if claims is None else len(self._mailbox) + len(claims)
+        if waiting >= self._session.settings.live_buffer:
             self._drop()
-        elif self._claims is not None:
-            self._claims.add(subject, body)
+        elif claims is not None:
+            claims.add(subject, body)
         else:
             self._keep(subject, body)
 
@@ -232,7 +244,7 @@ class LiveSubscription(Subscription):
         self._session.emit(
             EventKind.SLOW_CONSUMER,
             f"{dropped} QoS 0 messages of {self._source.type or 'responses'} were dropped: "
-            "the handler is slower than they come",
+            "they come faster than they are taken",
         )
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:

@@ -25,6 +25,7 @@ __all__ = [
     "PUBLISH",
     "RECLAIM",
     "RELEASE",
+    "WHEN_FULL",
     "Script",
     "parts",
 ]
@@ -120,6 +121,10 @@ NOW = b"""
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 """
+
+WHEN_FULL = b"#!lua flags=allow-oom"
+"""The first line of a script that runs on a full server too: it makes room, or who does needs it.
+Source: redis.io, "Scripting with Lua", script flags (Redis 7.0 and later)."""
 
 COMMIT = Script(
     HELD
@@ -234,7 +239,8 @@ return out
 )
 
 RECLAIM = Script(
-    NOW
+    WHEN_FULL
+    + NOW
     + b"""
 -- KEYS: stream, retry set, due times, leases.
 -- ARGV: group, consumer, its lease in ms, limit, where to go on, '' or as what it has a lease.

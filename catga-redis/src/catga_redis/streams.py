@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+from redis.exceptions import OutOfMemoryError
 
 from catga.errors import CatgaError, SubscriptionClosed
 from catga.spi import (
@@ -16,6 +18,7 @@ from catga.spi import (
     Conflict,
     Delivery,
     Done,
+    EventKind,
     Lost,
     Mailbox,
     Nack,
@@ -83,6 +86,7 @@ class LogSubscription(Subscription):
         self._wanted = False
         self._starved = False
         self._failure = ""
+        self._refused = ""
         self._closed = False
         timeout = session.settings.pending_timeout
         self._lease = source.lease if timeout is None else timeout.total_seconds()
@@ -114,7 +118,8 @@ class LogSubscription(Subscription):
         stream = self.streams[0]
         lease = int(self._lease * 1000)
         if self._name:
-            await self._session.line(stream.key).call(b"HSET", stream.leases, self._name, lease)
+            with suppress(OutOfMemoryError):  # the first look says so, also on a full server
+                await self._session.line(stream.key).call(b"HSET", stream.leases, self._name, lease)
 
     # -- what comes in ---------------------------------------------------------------------------
 
@@ -181,11 +186,17 @@ class LogSubscription(Subscription):
             *(self._reclaim_stream(place, limit) for place in self._places),
             return_exceptions=True,
         )
+        refused = ""
         for outcome in outcomes:
             if isinstance(outcome, CatgaError):
                 self.unseen = True  # the reply may be what was lost
-            elif isinstance(outcome, BaseException) and not isinstance(outcome, REPLY_ERRORS):
+            elif isinstance(outcome, REPLY_ERRORS):
+                refused = f"taking over what is due failed: {outcome}"
+            elif isinstance(outcome, BaseException):
                 raise outcome
+        if refused not in ("", self._refused):
+            self._session.emit(EventKind.TROUBLE, refused)
+        self._refused = refused
 
     def _forget_expired(self) -> None:
         """What its receiver let expire is somebody else's, and takes no room here any more."""
@@ -234,22 +245,15 @@ class LogSubscription(Subscription):
         self.unseen = False
         held = {delivery.token for delivery in self._held}
         for stream in self.streams:
-            command = (
-                b"XPENDING",
-                stream.key,
-                stream.group,
-                b"-",
-                b"+",
-                str(self.source.window * 2).encode(),
-                self._session.member,
-            )
+            line, which = self._session.line(stream.key), (b"-", b"+", self.source.window * 2)
+            words = (b"XPENDING", stream.key, stream.group, *which, self._session.member)
             try:
-                pending = await self._session.line(stream.key).call(*command)
+                pending = await line.call(*words)
             except REPLY_ERRORS:
                 continue  # the group is gone; the reader makes it again
             newest = entry_order(self._newest.get(stream, b"0-0"))
             lost = [(stream, id_, count) for id_, _, _, count in pending]
-            await self._settler.release(
+            results = await self._settler.release(
                 [
                     # New entries come in order: what is newer than all that came was not seen.
                     (token, UNSEEN if token[2] == 1 and entry_order(token[1]) > newest else 0)
@@ -257,6 +261,8 @@ class LogSubscription(Subscription):
                     if token not in held
                 ]
             )
+            if any(isinstance(each, Unknown) for each in results):
+                self.unseen = True  # to be given back another time
         self.reclaim_in(0.0)
 
     # -- what goes out ---------------------------------------------------------------------------

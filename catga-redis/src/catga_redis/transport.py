@@ -270,7 +270,8 @@ class RedisTransport(Transport):
                     break
 
     async def health(self) -> Health:
-        """Ask for a `PING` on each connection that publishes and settles."""
+        """Ask for a `PING` on each connection that publishes and settles; those that listen say
+        whether they may."""
         session = self._session
         if session is None:
             return Health(ok=False, detail="the transport is not open")
@@ -279,7 +280,8 @@ class RedisTransport(Transport):
             await asyncio.gather(*asked)
         except (CatgaError, *REPLY_ERRORS) as error:
             return Health(ok=False, detail=str(session.failure(error)))
-        trouble = session.servers.trouble()
+        troubles = (session.servers.trouble(), *(hub.trouble for hub in self._hubs.values()))
+        trouble = "; ".join(filter(None, troubles))
         return Health(ok=not trouble, detail=trouble)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from catga.errors import CatgaError
 from catga_redis.errors import REPLY_ERRORS
 from catga_redis.groups import ABANDONED_MS
 from catga_redis.names import StreamKey, ephemeral_key, retention_key, retry_key
-from catga_redis.scripts import NOW, Script
+from catga_redis.scripts import NOW, WHEN_FULL, Script
 from catga_redis.session import Session
 
 __all__ = ["TRIM", "Trimmer"]
@@ -18,7 +18,8 @@ _LIMIT = 10_000
 """At most about so many entries in one script: the server does nothing else meanwhile."""
 
 TRIM = Script(
-    NOW
+    WHEN_FULL
+    + NOW
     + b"""
 -- KEYS: stream, retentions, ephemeral groups.
 -- ARGV: ms after which an ephemeral group without readers is ended, limit, the name of a group's

@@ -6,13 +6,12 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 
 import attrs
 import hiredis
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -20,6 +19,7 @@ from catga.errors import CatgaError, ConnectionLost
 from catga.spi import EventKind, Runtime, TransportEvent, end_all
 from catga_redis.dial import Dialer
 from catga_redis.errors import REPLY_ERRORS, ReplyLost, translate
+from catga_redis.insides import abort, is_gone, replies_there, unfinished_bytes
 
 __all__ = ["Line", "Wire", "begin_command", "pack_command", "with_last"]
 
@@ -83,6 +83,7 @@ class Line(ABC):
 class _Request:
     packed: bytes
     left: int
+    patience: float
     overdue: float
     future: asyncio.Future[list[Any]] | None
     replies: list[Any] = attrs.field(factory=list)
@@ -120,10 +121,14 @@ class Wire(Line):
         self._waiting: deque[_Request] = deque()
         self._broken: asyncio.Future[CatgaError] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._reads = 0
+        self._dial_failure = ""
         self._closed = False
         self._corked = False
         self.up = asyncio.Event()
         """Set while connected."""
+        self.refused = ""
+        """What the server said to a greeting that is tried again; empty when none is."""
 
     @property
     def connected(self) -> bool:
@@ -168,7 +173,8 @@ class Wire(Line):
         """
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         if self._connection is None:
-            future.set_exception(ConnectionLost(f"not connected to {self._dialer.where}"))
+            gone = self._dial_failure or f"not connected to {self._dialer.where}"
+            future.set_exception(ConnectionLost(gone))
         else:
             self._push(packed, replies, future, patience or self._patience)
         return future
@@ -223,7 +229,8 @@ class Wire(Line):
         future: asyncio.Future[list[Any]] | None,
         patience: float,
     ) -> None:
-        request = _Request(packed, replies, self._runtime.clock.monotonic() + patience, future)
+        overdue = self._runtime.clock.monotonic() + patience
+        request = _Request(packed, replies, patience, overdue, future)
         self._waiting.append(request)
         self._output.append(request)
         self._output_bytes += len(packed)
@@ -238,7 +245,7 @@ class Wire(Line):
             connection = self._connection
             if connection is None or not connection.is_connected:
                 continue  # what was in there has failed already, or is about to
-            if _is_gone(connection):
+            if is_gone(connection):
                 self._break(connection, RedisConnectionError("the connection is lost"))
                 continue
             for request in output:
@@ -260,9 +267,10 @@ class Wire(Line):
                     reply = await read(disconnect_on_error=False)
                 except REPLY_ERRORS as error:
                     reply = error
+                self._reads += 1
                 self._take(connection, reply)
                 # What came with it, without the client's five calls for each.
-                for reply in _replies_there(connection):
+                for reply in replies_there(connection):
                     self._take(connection, reply)
         except Exception as error:
             self._break(connection, error)
@@ -286,12 +294,21 @@ class Wire(Line):
             self._break(connection, reply)  # another server is in charge now
 
     async def _watch(self) -> None:
-        """Give up on a server that is silent for longer than the oldest request can bear."""
+        """Give up on a server that is silent for longer than the oldest request can bear.
+
+        While something comes it is not: the answer may be long, and the line slow.
+        """
+        heard: tuple[int, int] | None = None
         while True:
             await self._runtime.clock.sleep(_WATCH_EVERY)
-            now = self._runtime.clock.monotonic()
-            if self._waiting and self._waiting[0].overdue < now and self._connection is not None:
-                self._break(self._connection, ConnectionLost(f"{self._dialer.where} is silent"))
+            now, connection = self._runtime.clock.monotonic(), self._connection
+            if connection is None:
+                continue
+            before, heard = heard, (self._reads, unfinished_bytes(connection))
+            if self._waiting and heard != before:
+                self._waiting[0].overdue = now + self._waiting[0].patience
+            elif self._waiting and self._waiting[0].overdue < now:
+                self._break(connection, ConnectionLost(f"{self._dialer.where} is silent"))
 
     def _break(self, connection: Connection, error: Exception) -> None:
         if connection is self._connection and self._broken and not self._broken.done():
@@ -318,6 +335,7 @@ class Wire(Line):
             if request.future is not None and not request.future.done():
                 request.future.set_exception(_lost(request.sent, error))
         if connection is not None:
+            abort(connection)
             await connection.disconnect(nowait=True)
 
     async def _keep(self) -> None:
@@ -338,50 +356,36 @@ class Wire(Line):
                 )
 
     async def _greet_again(self) -> None:
+        """Greet until it is not refused; the next connection is greeted in its own turn."""
         self._tasks = [task for task in self._tasks if not task.done()]
-        try:
-            if self._greet is not None:
+        broken, self.refused = self._broken, ""
+        while self._greet is not None and broken is not None and not broken.done():
+            try:
                 await self._greet()
-        except CatgaError:
-            pass  # the connection broke again; the next one greets again
+                self.refused = ""
+                break
+            except CatgaError as error:
+                if not broken.done() and str(error) != self.refused:
+                    self.refused = str(error)
+                    self._emit(EventKind.TROUBLE, self.refused)
+            await self._runtime.clock.sleep(_LONGEST_PAUSE)
 
     async def _dial_again(self) -> Connection:
         pause = _FIRST_PAUSE
-        said = ""
+        self._dial_failure = ""
         while True:
             try:
                 return await self._dialer.dial(self._patience)
             except CatgaError as error:
-                if str(error) != said:
-                    said = str(error)
-                    self._emit(EventKind.TROUBLE, said)
+                if str(error) != self._dial_failure:
+                    self._dial_failure = str(error)
+                    self._emit(EventKind.TROUBLE, self._dial_failure)
             jitter = 0.5 + random.random() / 2  # noqa: S311 - spreads reconnects, no secret
             await self._runtime.clock.sleep(pause * jitter)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _emit(self, kind: EventKind, detail: str) -> None:
         self._runtime.emit(TransportEvent(kind, f"{self._role}: {detail}"))
-
-
-def _is_gone(connection: Connection) -> bool:
-    """Say whether the socket has gone though the connection does not know it yet.
-
-    The client writes with `writelines`, which in CPython 3.12 and 3.13 watches the number of a
-    socket that was lost, and then breaks whatever has that number next.
-    """
-    writer = getattr(connection, "_writer", None)
-    return writer is None or writer.transport.is_closing()
-
-
-def _replies_there(connection: Connection) -> Iterator[Any]:
-    """Yield the replies that were read together with the last one; error replies as values.
-
-    The client keeps its parser to itself: where it has another one, they come one by one.
-    """
-    reader = getattr(getattr(connection, "_parser", None), "_reader", None)
-    if isinstance(reader, hiredis.Reader):
-        return iter(reader.gets, NOT_ENOUGH_DATA)
-    return iter(())
 
 
 def _lost(sent: bool, error: CatgaError) -> CatgaError:
