@@ -10,7 +10,6 @@ from datetime import datetime
 
 import attrs
 
-from catga.errors import ConfigurationError
 from catga.spi import (
     Ack,
     Clock,
@@ -95,7 +94,7 @@ class Mover:
         for delivery in batch:
             try:
                 copy, when = self._way.read(delivery.body, delivery.headers or {})
-            except ConfigurationError as error:
+            except Exception as error:  # from outside: it must not stop the others
                 words = f"none of ours among the {self._way.what}: {error}"
                 entries.append(Settle(delivery, Reject(words)))
                 continue

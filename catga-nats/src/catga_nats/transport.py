@@ -232,8 +232,8 @@ class NatsTransport(Transport):
             try:
                 await subscription.start()
                 await mover.run(subscription)
-            except CatgaError as error:
-                trouble = str(error)
+            except Exception as error:  # else nobody would move anything any more
+                trouble = str(error) or repr(error)
             await subscription.close()
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)
