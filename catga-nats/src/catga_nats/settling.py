@@ -27,6 +27,8 @@ __all__ = ["Settler", "ack_payload"]
 _DONE, _LOST = Done(), Lost()
 _CONFIRM_SECONDS = 2.0
 """A server that was killed has forgotten some of its last deliveries, and never answers them."""
+_LONGEST_DELAY = 100 * 365 * 86_400.0
+"""The server reads nanoseconds into 64 bits, and takes what does not fit for no delay."""
 _REASON_SINCE = (2, 10, 4)
 """Older servers ignore a `+TERM` with a reason behind it. Source: NATS 2.10.4 release notes."""
 
@@ -39,7 +41,7 @@ def ack_payload(outcome: Settlement, version: tuple[int, int, int]) -> bytes:
         if outcome.delay <= 0:
             return b"-NAK"
         # Always with our own delay: a bare nak ignores the consumer's backoff.
-        return b'-NAK {"delay": %d}' % int(outcome.delay * 1e9)
+        return b'-NAK {"delay": %d}' % int(min(outcome.delay, _LONGEST_DELAY) * 1e9)
     reason = " ".join(outcome.reason.split())[:200]
     if not reason or version < _REASON_SINCE:
         return b"+TERM"
