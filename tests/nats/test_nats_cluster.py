@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -37,8 +38,8 @@ def cluster(nodes: NatsCluster) -> NatsCluster:
     return nodes.start()  # whoever the law before left dead
 
 
-def bus_of(url: str, namespace: str) -> Bus:
-    settings = {"replicas": 3, "publish_window": 128, "lease": LEASE}
+def bus_of(url: str, namespace: str, **more: Any) -> Bus:
+    settings = {"replicas": 3, "publish_window": 128, "lease": LEASE, **more}
     return Bus(url, service="shop", namespace=namespace, settings=settings)
 
 
@@ -104,6 +105,27 @@ def test_a_leader_that_steps_down_costs_nothing(cluster: NatsCluster) -> None:
         stream = f"{namespace}-log"
         await made(cluster, namespace)
         await publish_through(cluster, namespace, cluster.url, lambda: cluster.step_down(stream))
+
+    asyncio.run(law())
+
+
+@pytest.mark.parametrize("window", ["600s", "none"])
+def test_of_two_that_publish_one_id_at_once_both_are_told_that_it_is_stored(
+    cluster: NatsCluster, window: str
+) -> None:
+    """While the servers agree on the first, the second is refused as "in process": not for good."""
+
+    async def law() -> None:
+        namespace = fresh_namespace()
+        urls = [each.url for each in cluster.nodes.values()]
+        one, two = (bus_of(url, namespace, dedupe_window=window) for url in urls[:2])
+        async with one, two:
+            for number in range(100):
+                receipts = await asyncio.gather(
+                    *(bus.publish(Paid(number), message_id=f"{number}") for bus in (one, two))
+                )
+                assert sorted(each.duplicate for each in receipts) == [False, True]
+                assert len({each.sequence for each in receipts}) == 1
 
     asyncio.run(law())
 

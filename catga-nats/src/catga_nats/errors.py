@@ -39,6 +39,11 @@ _HELP = {
 """What to do, where JetStream's own words do not tell."""
 
 
+_IN_PROCESS = frozenset({10158, 10164})
+"""Several servers are about to store another one with this id, or on this subject: the repeat tells
+what has become of it."""
+
+
 class ApiError(msgspec.Struct):
     """An error as JetStream writes it. Source: docs.nats.io, JetStream API, `ApiError`."""
 
@@ -90,8 +95,10 @@ def api_failure(what: str, error: ApiError) -> CatgaError:
     return ConfigurationError(f"{what}: the server refused it: {error}")
 
 
-def publish_failure(subject: str, error: ApiError) -> Rejected:
-    """Translate a negative confirmation: surely not stored."""
+def publish_failure(subject: str, error: ApiError) -> PublishResult:
+    """Translate a negative confirmation: surely not stored, or another one has to be waited for."""
+    if error.err_code in _IN_PROCESS:
+        return Unknown(PublishUnknown(f"{subject}: {error}"))
     transient = error.code == 503 and error.err_code != 10077  # 10077: full, by max_bytes
     return Rejected(PublishRejected(f"{subject}: not stored: {error}"), transient=transient)
 
