@@ -11,6 +11,7 @@ from nats_kit import Opened, collect, fresh_namespace, nothing_comes, opened, un
 
 from catga.errors import CapabilityError, ConfigurationError, PublishRejected
 from catga.spi import Ack, EventKind, Kind, Mode, Receipt, Rejected, Settle
+from catga.testing import FaultProxy
 from catga_nats.connection import parse_version
 from catga_nats.later import Mover
 from catga_nats.testing import NatsServer
@@ -203,6 +204,34 @@ def test_what_holds_back_is_made_again_when_it_is_lost(server: NatsServer) -> No
             await here.ask(f"CONSUMER.DELETE.{here.namespace}-log.later")
             assert [each.body for each in await collect(subscription, 1)] == [b"x"]
             assert datetime.now(UTC) >= when
+
+    asyncio.run(law())
+
+
+@pytest.mark.parametrize("step", [b".log.Order.0 ", b".MSG.DELETE.", b"+ACK"])
+def test_after_whichever_step_its_carrier_is_cut_off_one_copy_is_all_that_stays(
+    server: NatsServer, step: bytes
+) -> None:
+    """What was settled and not removed yet was never removed."""
+
+    async def law() -> None:
+        async with (
+            FaultProxy(server.port) as proxy,
+            opened(f"nats://127.0.0.1:{proxy.port}", **BOUNDED) as here,
+            opened(server.url, here.namespace) as beside,
+        ):
+            await here.prepare()
+            outgoing = here.outgoing(not_before=_in(0.3))
+            await here.transport.publish([outgoing])
+            await asyncio.wait_for(proxy.lose_reply(step).wait(), 5)
+
+            async def one_copy_is_all() -> bool:
+                every = {"subjects_filter": ">"}
+                info = await beside.ask(f"STREAM.INFO.{here.namespace}-log", every)
+                return bool(info["state"]["subjects"] == {outgoing.subject.text: 1})
+
+            await until(one_copy_is_all)
+            await until(lambda: _all_are_settled(beside, "later"))
 
     asyncio.run(law())
 
