@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import attrs
 import pytest
-from nats_kit import fresh_namespace, until
+from nats_kit import fresh_namespace, opened, until
 
 import nats
 from catga import Bus, Event, Node, NodeChange, QualityOfService, TransportError
 from catga.engine.membership import Watch
+from catga.ground.ids import new_instance
+from catga.spi import Mode, NodeRecord
 from catga_nats.testing import NatsCluster
 
 COUNT = 1500
@@ -187,6 +190,31 @@ def test_whichever_server_is_asked_shows_the_latest_of_every_node(cluster: NatsC
                 for bus in (one, two, three):
                     found = await bus.discovery.nodes()
                     assert [each.load for each in found] == [float(turn), 0.0, 0.0]
+
+    asyncio.run(law())
+
+
+def test_of_many_who_want_one_id_at_once_at_several_servers_one_gets_it(
+    cluster: NatsCluster,
+) -> None:
+    """The others are refused by name, also while the servers agree on the first."""
+
+    async def law() -> None:
+        namespace = fresh_namespace()
+        urls = [each.url for each in cluster.nodes.values()]
+        async with AsyncExitStack() as stack:
+            sides = [
+                await stack.enter_async_context(opened(url, namespace, replicas=3)) for url in urls
+            ]
+            stores = [
+                each.transport.node_store(namespace, 60.0, Mode.CREATE) for each in (*sides, *sides)
+            ]
+            for number in range(20):
+                records = [NodeRecord(Node(id=f"n{number}"), new_instance(), 60.0) for _ in stores]
+                won = await asyncio.gather(
+                    *(store.register(each) for store, each in zip(stores, records, strict=True))
+                )
+                assert sorted(won) == [False] * 5 + [True]
 
     asyncio.run(law())
 

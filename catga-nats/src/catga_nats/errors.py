@@ -20,6 +20,7 @@ from catga_nats.client import ClearTextError
 from catga_nats.mux import Missing
 
 __all__ = [
+    "WRONG_SEQUENCE",
     "ApiError",
     "api_failure",
     "cannot_connect",
@@ -39,6 +40,9 @@ _HELP = {
 """What to do, where JetStream's own words do not tell."""
 
 
+WRONG_SEQUENCE = frozenset({10071, 10164})
+"""The last message of a subject is another one than was expected, or is just becoming another one,
+as several servers say it. Source: nats-server 2.15, `server/errors.json`."""
 _IN_PROCESS = frozenset({10158, 10164})
 """Several servers are about to store another one with this id, or on this subject: the repeat tells
 what has become of it."""

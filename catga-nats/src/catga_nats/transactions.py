@@ -28,7 +28,7 @@ from catga.spi import (
 )
 from catga_nats import names
 from catga_nats.connection import Connection
-from catga_nats.errors import missing_error
+from catga_nats.errors import WRONG_SEQUENCE, missing_error
 from catga_nats.headers import direct_sequence
 from catga_nats.inbox import KvInbox, token, tx_record_subject
 from catga_nats.lookups import read_last
@@ -41,7 +41,6 @@ ATOMIC_SINCE = (2, 12)
 _TIMEOUT = 5.0
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _NO_MESSAGE = 10037
-_WRONG_SEQUENCE = frozenset({10071, 10164})
 _GONE = {"KV-Operation": "DEL"}
 
 Message: TypeAlias = tuple[str, bytes, dict[str, str]]
@@ -149,7 +148,7 @@ def _stored(answer: Answer) -> SettleResult:
         if not ack.batch:
             return Unknown(TransportError("the server stored a transaction message by message"))
         return Done()
-    if ack.error.get("err_code") in _WRONG_SEQUENCE:
+    if ack.error.get("err_code") in WRONG_SEQUENCE:
         return Conflict()
     return Unknown(TransportError(f"a transaction was refused: {ack.error.get('description')}"))
 
