@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import attrs
 import pytest
-from nats_kit import fresh_namespace, until
+from nats_kit import fresh_namespace, opened, until
 
 import nats
 from catga import Bus, Event, Node, NodeChange, QualityOfService, TransportError
 from catga.engine.membership import Watch
+from catga.ground.ids import new_instance
+from catga.spi import Mode, NodeRecord
 from catga_nats.testing import NatsCluster
 
 COUNT = 1500
@@ -37,8 +41,8 @@ def cluster(nodes: NatsCluster) -> NatsCluster:
     return nodes.start()  # whoever the law before left dead
 
 
-def bus_of(url: str, namespace: str) -> Bus:
-    settings = {"replicas": 3, "publish_window": 128, "lease": LEASE}
+def bus_of(url: str, namespace: str, **more: Any) -> Bus:
+    settings = {"replicas": 3, "publish_window": 128, "lease": LEASE, **more}
     return Bus(url, service="shop", namespace=namespace, settings=settings)
 
 
@@ -108,6 +112,27 @@ def test_a_leader_that_steps_down_costs_nothing(cluster: NatsCluster) -> None:
     asyncio.run(law())
 
 
+@pytest.mark.parametrize("window", ["600s", "none"])
+def test_of_two_that_publish_one_id_at_once_both_are_told_that_it_is_stored(
+    cluster: NatsCluster, window: str
+) -> None:
+    """While the servers agree on the first, the second is refused as "in process": not for good."""
+
+    async def law() -> None:
+        namespace = fresh_namespace()
+        urls = [each.url for each in cluster.nodes.values()]
+        one, two = (bus_of(url, namespace, dedupe_window=window) for url in urls[:2])
+        async with one, two:
+            for number in range(100):
+                receipts = await asyncio.gather(
+                    *(bus.publish(Paid(number), message_id=f"{number}") for bus in (one, two))
+                )
+                assert sorted(each.duplicate for each in receipts) == [False, True]
+                assert len({each.sequence for each in receipts}) == 1
+
+    asyncio.run(law())
+
+
 @pytest.mark.parametrize("connected_to", ["the leader", "another"])
 def test_a_leader_that_is_killed_costs_nothing_accepted(
     cluster: NatsCluster, connected_to: str
@@ -165,6 +190,31 @@ def test_whichever_server_is_asked_shows_the_latest_of_every_node(cluster: NatsC
                 for bus in (one, two, three):
                     found = await bus.discovery.nodes()
                     assert [each.load for each in found] == [float(turn), 0.0, 0.0]
+
+    asyncio.run(law())
+
+
+def test_of_many_who_want_one_id_at_once_at_several_servers_one_gets_it(
+    cluster: NatsCluster,
+) -> None:
+    """The others are refused by name, also while the servers agree on the first."""
+
+    async def law() -> None:
+        namespace = fresh_namespace()
+        urls = [each.url for each in cluster.nodes.values()]
+        async with AsyncExitStack() as stack:
+            sides = [
+                await stack.enter_async_context(opened(url, namespace, replicas=3)) for url in urls
+            ]
+            stores = [
+                each.transport.node_store(namespace, 60.0, Mode.CREATE) for each in (*sides, *sides)
+            ]
+            for number in range(20):
+                records = [NodeRecord(Node(id=f"n{number}"), new_instance(), 60.0) for _ in stores]
+                won = await asyncio.gather(
+                    *(store.register(each) for store, each in zip(stores, records, strict=True))
+                )
+                assert sorted(won) == [False] * 5 + [True]
 
     asyncio.run(law())
 

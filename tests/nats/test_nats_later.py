@@ -11,7 +11,9 @@ from nats_kit import Opened, collect, fresh_namespace, nothing_comes, opened, un
 
 from catga.errors import CapabilityError, ConfigurationError, PublishRejected
 from catga.spi import Ack, EventKind, Kind, Mode, Receipt, Rejected, Settle
+from catga.testing import FaultProxy
 from catga_nats.connection import parse_version
+from catga_nats.later import Mover
 from catga_nats.testing import NatsServer
 
 BOUNDED: dict[str, Any] = {"max_bytes": 1 << 30}
@@ -25,6 +27,11 @@ def _in(seconds: float) -> datetime:
 
 async def _log(here: Opened) -> dict[str, Any]:
     return await here.ask(f"STREAM.INFO.{here.namespace}-log")
+
+
+async def _all_are_settled(here: Opened, consumer: str) -> bool:
+    info = await here.ask(f"CONSUMER.INFO.{here.namespace}-log.{consumer}")
+    return bool(info["num_ack_pending"] == info["num_pending"] == 0)
 
 
 def _has_schedules(here: Opened) -> bool:
@@ -181,12 +188,7 @@ def test_what_held_back_was_crashed_between_its_two_steps_comes_once(server: Nat
                 ]
             )
             await collect(subscription, 1)
-
-            async def moved() -> bool:
-                info = await here.ask(f"CONSUMER.INFO.{here.namespace}-log.later")
-                return bool(info["num_ack_pending"] == info["num_pending"] == 0)
-
-            await until(moved)
+            await until(lambda: _all_are_settled(here, "later"))
             assert datetime.now(UTC) >= when
             await nothing_comes(subscription)
 
@@ -202,6 +204,75 @@ def test_what_holds_back_is_made_again_when_it_is_lost(server: NatsServer) -> No
             await here.ask(f"CONSUMER.DELETE.{here.namespace}-log.later")
             assert [each.body for each in await collect(subscription, 1)] == [b"x"]
             assert datetime.now(UTC) >= when
+
+    asyncio.run(law())
+
+
+@pytest.mark.parametrize("step", [b".log.Order.0 ", b".MSG.DELETE.", b"+ACK"])
+def test_after_whichever_step_its_carrier_is_cut_off_one_copy_is_all_that_stays(
+    server: NatsServer, step: bytes
+) -> None:
+    """What was settled and not removed yet was never removed."""
+
+    async def law() -> None:
+        async with (
+            FaultProxy(server.port) as proxy,
+            opened(f"nats://127.0.0.1:{proxy.port}", **BOUNDED) as here,
+            opened(server.url, here.namespace) as beside,
+        ):
+            await here.prepare()
+            outgoing = here.outgoing(not_before=_in(0.3))
+            await here.transport.publish([outgoing])
+            await asyncio.wait_for(proxy.lose_reply(step).wait(), 5)
+
+            async def one_copy_is_all() -> bool:
+                every = {"subjects_filter": ">"}
+                info = await beside.ask(f"STREAM.INFO.{here.namespace}-log", every)
+                return bool(info["state"]["subjects"] == {outgoing.subject.text: 1})
+
+            await until(one_copy_is_all)
+            await until(lambda: _all_are_settled(beside, "later"))
+
+    asyncio.run(law())
+
+
+@pytest.mark.parametrize("due", ["", "soon", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59-14:00"])
+def test_whatever_somebody_stores_among_the_delayed_the_others_come(
+    server: NatsServer, due: str
+) -> None:
+    async def law() -> None:
+        async with opened(server.url, **BOUNDED) as here:
+            subscription = await here.subscribe(here.source())
+            target = here.outgoing().subject.text
+            headers = {"Catga-Target": target, "Catga-Due": due}
+            await here.client.send(f"{here.namespace}.later.wait.x", b"poison", "", headers)
+            await here.transport.publish([here.outgoing(b"x", not_before=_in(0.2))])
+            assert [each.body for each in await collect(subscription, 1)] == [b"x"]
+            await until(lambda: _all_are_settled(here, "later"))
+
+    asyncio.run(law())
+
+
+def test_what_holds_back_goes_on_after_whatever_befell_it(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended for good, and its subscription kept what it had: nobody else could carry that."""
+    carry = Mover._carry
+    failed: list[object] = []
+
+    async def fail_once(self: Mover, batch: Any) -> Any:
+        if not failed:
+            failed.append(batch)
+            raise RuntimeError("out of luck")
+        return await carry(self, batch)
+
+    async def law() -> None:
+        async with opened(server.url, **BOUNDED) as here:
+            subscription = await here.subscribe(here.source())
+            monkeypatch.setattr(Mover, "_carry", fail_once)
+            await here.transport.publish([here.outgoing(b"x", not_before=_in(0.2))])
+            assert [each.body for each in await collect(subscription, 1)] == [b"x"]
+            assert any("out of luck" in words for words in here.told(EventKind.TROUBLE))
 
     asyncio.run(law())
 

@@ -111,6 +111,23 @@ def test_a_shorter_lease_is_refused_while_the_group_is_at_work(server: NatsServe
     asyncio.run(law())
 
 
+def test_health_can_be_asked_while_more_is_prepared(server: NatsServer) -> None:
+    async def law() -> None:
+        async with opened(server.url) as here:
+            names = [f"{here.namespace}-{number}" for number in range(10)]
+
+            async def prepare() -> None:
+                for name in names:
+                    await here.prepare(namespace=name, qos=TWICE)
+
+            preparing = asyncio.create_task(prepare())
+            while not preparing.done():
+                assert (await here.transport.health()).ok
+            await preparing
+
+    asyncio.run(law())
+
+
 async def _is_free(here: Opened) -> bool:
     info = await here.ask(f"CONSUMER.INFO.{here.namespace}-log.billing=Order")
     return not info["num_waiting"]

@@ -139,6 +139,20 @@ def test_a_nack_delivers_again_not_before_its_delay_as_the_next_attempt(server: 
     asyncio.run(law())
 
 
+def test_what_is_given_back_for_centuries_does_not_come_at_once(server: NatsServer) -> None:
+    """More nanoseconds than the server can count were no delay at all."""
+
+    async def law() -> None:
+        async with opened(server.url) as here:
+            subscription = await here.subscribe(here.source())
+            await here.transport.publish([here.outgoing()])
+            (delivery,) = await collect(subscription, 1)
+            await subscription.settle([Settle(delivery, Nack(1e10), confirm=True)])
+            await nothing_comes(subscription)
+
+    asyncio.run(law())
+
+
 @pytest.mark.parametrize("confirm", [False, True])
 @pytest.mark.parametrize("outcome", [Ack(), Reject("no\r\nuse"), Nack(30.0)], ids=repr)
 def test_a_second_settlement_is_lost(

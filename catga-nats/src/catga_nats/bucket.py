@@ -17,7 +17,7 @@ import msgspec
 from catga.errors import ConnectionLost, PayloadTooLarge, TransportError
 from catga_nats.api import JetStreamApi
 from catga_nats.connection import Connection
-from catga_nats.errors import ApiError, api_failure, missing_error
+from catga_nats.errors import WRONG_SEQUENCE, ApiError, api_failure, missing_error
 from catga_nats.lookups import BATCH_GET
 from catga_nats.mux import Batch, Missing
 from catga_nats.parser import Message
@@ -28,7 +28,6 @@ _TIMEOUT = 5.0
 _HEADER_BYTES = 128
 _NO_STREAM = 10059
 _NO_MESSAGE = 10037
-_OTHER_SEQUENCE = 10071
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _OPERATION = "KV-Operation"
 DELETED: Mapping[str, str] = {_OPERATION: "DEL"}
@@ -80,7 +79,7 @@ class Bucket:
             raise ConnectionLost(f"nobody stores {subject} now")
         ack = msgspec.json.decode(answer.data)
         if error := ack.get("error"):
-            if error.get("err_code") == _OTHER_SEQUENCE:
+            if error.get("err_code") in WRONG_SEQUENCE:
                 return 0
             raise TransportError(f"{subject} was refused: {error.get('description')}")
         return int(ack["seq"])

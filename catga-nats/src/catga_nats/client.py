@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -65,6 +66,19 @@ def plain_frame(subject: bytes, payload: bytes, reply: str = "") -> bytes:
     if reply:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply.encode(), len(payload), payload)
     return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
+
+
+@contextlib.contextmanager
+def _as_one_of_its_own(words: str) -> Iterator[None]:
+    """Let a try to connect fail so that there is a next one: the client's reconnecting ends for
+    good with any other error."""
+    try:
+        yield
+    except (Error, OSError, TimeoutError):
+        raise
+    except Exception as error:
+        # Only its kind: a key that was read may stand in it.
+        raise Error(f"{words}: {type(error).__name__}") from None
 
 
 class _Socket(TcpTransport):
@@ -269,13 +283,26 @@ class GuardedClient(Client):
         if writer is not None:
             writer.transport.abort()
 
+    async def _process_connect_init(self) -> None:
+        with _as_one_of_its_own("the server greets in another way"):
+            await super()._process_connect_init()
+
     def _connect_command(self) -> bytes:
         # A server that does not offer TLS is otherwise sent the credentials in clear.
         if self._require_tls:
             writer = getattr(self._transport, "_io_writer", None)
             if writer is None or writer.get_extra_info("ssl_object") is None:
                 raise ClearTextError("TLS was asked for and the server speaks in clear: refused")
-        return super()._connect_command()
+        with _as_one_of_its_own("the credentials cannot be used"):
+            return super()._connect_command()
+
+    def _read_creds_user_jwt(self, creds: Any) -> bytearray:
+        # Where there is no such line the client's own reads on at the end of the file for ever.
+        lines = iter(Path(creds).read_bytes().splitlines())
+        for line in lines:
+            if b"BEGIN NATS USER JWT" in line:
+                return bytearray(next(lines, b""))
+        raise Error("the credentials have no JWT")
 
     async def hand_over(self, sid: int, run: Sequence[Message]) -> None:
         """Give messages to whoever listens.
@@ -332,10 +359,8 @@ class GuardedClient(Client):
         await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
-        # Any other word of the server closes the client for good: start again instead.
-        if "permissions violation" in err_msg or not self.is_connected:
-            await super()._process_err(err_msg)
-            return
-        error = Error(f"nats: {err_msg}")
+        # The client's own closes it for good: start again instead, unless that has begun.
+        error = Error("nats: " + err_msg.strip("'"))
         await self._error_cb(error)
-        await self._process_op_err(error)
+        if "permissions violation" not in err_msg:
+            await self._process_op_err(error)

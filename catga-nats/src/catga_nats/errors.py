@@ -20,6 +20,7 @@ from catga_nats.client import ClearTextError
 from catga_nats.mux import Missing
 
 __all__ = [
+    "WRONG_SEQUENCE",
     "ApiError",
     "api_failure",
     "cannot_connect",
@@ -37,6 +38,14 @@ _HELP = {
     "unless its `jetstream { limits { default_max_consumers: … } }` says more"
 }
 """What to do, where JetStream's own words do not tell."""
+
+
+WRONG_SEQUENCE = frozenset({10071, 10164})
+"""The last message of a subject is another one than was expected, or is just becoming another one,
+as several servers say it. Source: nats-server 2.15, `server/errors.json`."""
+_IN_PROCESS = frozenset({10158, 10164})
+"""Several servers are about to store another one with this id, or on this subject: the repeat tells
+what has become of it."""
 
 
 class ApiError(msgspec.Struct):
@@ -90,8 +99,10 @@ def api_failure(what: str, error: ApiError) -> CatgaError:
     return ConfigurationError(f"{what}: the server refused it: {error}")
 
 
-def publish_failure(subject: str, error: ApiError) -> Rejected:
-    """Translate a negative confirmation: surely not stored."""
+def publish_failure(subject: str, error: ApiError) -> PublishResult:
+    """Translate a negative confirmation: surely not stored, or another one has to be waited for."""
+    if error.err_code in _IN_PROCESS:
+        return Unknown(PublishUnknown(f"{subject}: {error}"))
     transient = error.code == 503 and error.err_code != 10077  # 10077: full, by max_bytes
     return Rejected(PublishRejected(f"{subject}: not stored: {error}"), transient=transient)
 

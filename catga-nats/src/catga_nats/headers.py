@@ -6,9 +6,18 @@ from collections.abc import Mapping
 
 from catga.spi import Outgoing
 
-__all__ = ["MESSAGE_ID", "carried", "header_block", "more_headers", "shown", "stored_id"]
+__all__ = [
+    "MESSAGE_ID",
+    "carried",
+    "direct_sequence",
+    "header_block",
+    "more_headers",
+    "shown",
+    "stored_id",
+]
 
 MESSAGE_ID = "Nats-Msg-Id"
+_SEQUENCE = b"\r\nNats-Sequence: "
 _ATTEMPTS = "Catga-Attempts"
 _REPLAYS = "Catga-Replays"
 _RESERVED = ("nats-", "catga-")
@@ -50,6 +59,15 @@ def _one_line(value: str) -> str:
 def carried(headers: Mapping[str, str]) -> tuple[int, int]:
     """Return the attempts and the replays that this copy carries on."""
     return _number(headers.get(_ATTEMPTS, "")), _number(headers.get(_REPLAYS, ""))
+
+
+def direct_sequence(head: bytes) -> str:
+    """Return the sequence of a stored message that a direct get brought; empty: it is a status.
+
+    The server writes it behind the message's own headers, among which anything may stand.
+    """
+    _, found, rest = head.rpartition(_SEQUENCE)
+    return rest.partition(b"\r\n")[0].decode() if found else ""
 
 
 def shown(headers: Mapping[str, str]) -> Mapping[str, str] | None:

@@ -10,12 +10,10 @@ from datetime import datetime
 
 import attrs
 
-from catga.errors import ConfigurationError
 from catga.spi import (
     Ack,
     Clock,
     Delivery,
-    Done,
     Nack,
     Outgoing,
     Receipt,
@@ -63,8 +61,8 @@ def committed(namespace: str) -> Way:
 class Mover:
     """Carries what is due to its target; what is not goes back with the time that is left.
 
-    A crash between the copy and the settlement brings it again, and the id of the copy swallows
-    the second one.
+    A crash between the copy and the removal brings it again, and the id of the copy swallows the
+    second one.
     """
 
     def __init__(self, publisher: Publisher, api: JetStreamApi, clock: Clock, way: Way) -> None:
@@ -81,12 +79,9 @@ class Mover:
             if not batch:
                 continue
             entries = await self._carry(batch)
-            results = await subscription.settle(entries)
-            await self._remove(
-                entry.delivery
-                for entry, result in zip(entries, results, strict=True)
-                if isinstance(entry.outcome, Ack) and isinstance(result, Done)
-            )
+            # First: the server does not deliver again what is gone, but would keep what is settled.
+            await self._remove(each.delivery for each in entries if isinstance(each.outcome, Ack))
+            await subscription.settle(entries)
 
     async def _carry(self, batch: Sequence[Delivery]) -> list[Settle]:
         now = self._clock.now()
@@ -95,7 +90,7 @@ class Mover:
         for delivery in batch:
             try:
                 copy, when = self._way.read(delivery.body, delivery.headers or {})
-            except ConfigurationError as error:
+            except Exception as error:  # from outside: it must not stop the others
                 words = f"none of ours among the {self._way.what}: {error}"
                 entries.append(Settle(delivery, Reject(words)))
                 continue
@@ -105,8 +100,7 @@ class Mover:
                 due.append((delivery, copy))
         results = await self._publisher.publish([copy for _, copy in due]) if due else []
         for (delivery, _), result in zip(due, results, strict=True):
-            stored = isinstance(result, Receipt)
-            entries.append(Settle(delivery, Ack() if stored else Nack(_PAUSE), confirm=stored))
+            entries.append(Settle(delivery, Ack() if isinstance(result, Receipt) else Nack(_PAUSE)))
         return entries
 
     async def _remove(self, moved: Iterable[Delivery]) -> None:

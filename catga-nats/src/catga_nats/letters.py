@@ -27,6 +27,7 @@ from catga_nats import names
 from catga_nats.api import JetStreamApi, Result
 from catga_nats.connection import Connection
 from catga_nats.errors import ApiError, missing_error
+from catga_nats.headers import direct_sequence
 from catga_nats.lookups import BATCH_GET
 from catga_nats.mux import Missing
 
@@ -89,7 +90,7 @@ class StreamLetters(DeadLetterStore):
             if isinstance(series.end, Missing):
                 raise missing_error(series.end, f"reading the dead letters of {subject}")
             for message in series.messages:
-                sequence = (message.headers or {})["Nats-Sequence"]
+                sequence = direct_sequence(message.head)
                 letters.append(StoredLetter(subject, sequence, message.data))
             end = series.end.headers or {}
             if end.get("Status") not in {"204", "404"}:

@@ -15,6 +15,7 @@ import msgspec
 from catga.errors import ConnectionLost, TransportError
 from catga_nats.connection import Connection
 from catga_nats.errors import missing_error
+from catga_nats.headers import direct_sequence
 from catga_nats.mux import Answer, Ask, Missing, Series
 
 __all__ = ["BATCH_GET", "last_of_all", "read_last"]
@@ -118,13 +119,13 @@ def _body(answer: Answer) -> bytes | None:
     """Return the body of a message; None: there is none."""
     if isinstance(answer, Missing):
         raise _missing(answer)
+    if direct_sequence(answer.head):
+        return answer.data  # a direct get hands the record itself out
     status = (answer.headers or {}).get("Status")
     if status == "404":
         return None
     if status is not None:
         raise _unreadable(status)
-    if answer.headers and "Nats-Sequence" in answer.headers:
-        return answer.data  # a direct get hands the record itself out
     reply = msgspec.json.decode(answer.data)
     error = reply.get("error")
     if error and error.get("err_code") != _NO_MESSAGE:

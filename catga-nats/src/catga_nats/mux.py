@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 from catga.spi import Clock
+from catga_nats.headers import direct_sequence
 from catga_nats.parser import Message
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Batch:
 
 
 class Series:
-    """One request that is answered by several messages; the first with a status is the last."""
+    """One request that is answered by several stored messages, then by a status."""
 
     __slots__ = ("_mux", "_subject", "_token", "end", "messages", "reply", "waiter")
 
@@ -134,13 +135,13 @@ class Series:
         self.waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.messages: list[Message] = []
         self.end: Answer = Missing.TIMEOUT
-        """What came last: with a status, or why nothing more comes."""
+        """What came last: a status, or why nothing more comes."""
         mux.waiting[self._token] = self
 
     def put(self, index: int, answer: Answer) -> None:
         """Take in one message, and expect another one unless it is the last."""
         del index
-        if isinstance(answer, Message) and not (answer.headers or {}).get("Status"):
+        if isinstance(answer, Message) and direct_sequence(answer.head):
             self.messages.append(answer)
         elif not self.waiter.done():
             self._mux.waiting.pop(self._token, None)

@@ -113,11 +113,11 @@ class Provisioner:
             else:
                 self._accept(found_risks(step.config, topology), topology)
 
-    def weakened(self, results: Sequence[Result]) -> list[str]:
-        """Return what has become of the streams in use, in their order, that breaks a promise
-        which was given at the start."""
+    def weakened(self, results: Mapping[str, Result]) -> list[str]:
+        """Return what has become of streams in use, by name, that breaks a promise which was given
+        at the start."""
         found = []
-        for name, result in zip(self.streams, results, strict=True):
+        for name, result in results.items():
             topology = self._topologies.get(name)
             if isinstance(result, ApiError):
                 found.append(str(result))

@@ -31,6 +31,8 @@ _UNSENT = Rejected(ConnectionLost("not connected: nothing was sent"), transient=
 _NEVER_LATER = "a delayed message leaves its subject: with dedupe_window=none there are none"
 _Config: TypeAlias = dict[str, Any] | CatgaError
 _NOBODY = ApiError(503, 0, "no stream takes this subject now")
+_IN_PROCESS = ApiError(409, 10158, "its duplicate is not stored yet")
+"""As newer servers say it; nats-server 2.10 says "duplicate" of the sequence 0."""
 
 
 class _PubAck(msgspec.Struct):
@@ -162,8 +164,9 @@ def _stored(outgoing: Outgoing, answer: Answer) -> PublishResult:
     if not answer.data:  # a status: nobody responds
         return publish_failure(outgoing.subject.text, _NOBODY)
     ack = _decode_ack(answer.data)
-    if ack.error is not None and (first := stored_before(ack.error)):
+    if ack.error is None and ack.seq:
+        return Receipt(outgoing.message_id, str(ack.seq), ack.duplicate)
+    error = ack.error or _IN_PROCESS
+    if first := stored_before(error):
         return Receipt(outgoing.message_id, first, duplicate=True)
-    if ack.error is not None:
-        return publish_failure(outgoing.subject.text, ack.error)
-    return Receipt(outgoing.message_id, str(ack.seq), ack.duplicate)
+    return publish_failure(outgoing.subject.text, error)

@@ -50,7 +50,7 @@ def due_copy(body: bytes, headers: Mapping[str, str]) -> tuple[Outgoing, datetim
     message_id = headers.get(MESSAGE_ID, "").removeprefix(f"{target}/") + _DUE_COPY
     try:
         when = datetime.fromisoformat(headers.get(_DUE, "")).astimezone(UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(f"not a time: {error}") from error
     qos = QualityOfService.AT_LEAST_ONCE
     return Outgoing(target, body, message_id, qos, attempts=attempts, replays=replays), when

@@ -27,6 +27,8 @@ __all__ = ["Settler", "ack_payload"]
 _DONE, _LOST = Done(), Lost()
 _CONFIRM_SECONDS = 2.0
 """A server that was killed has forgotten some of its last deliveries, and never answers them."""
+_LONGEST_DELAY = 100 * 365 * 86_400.0
+"""The server reads nanoseconds into 64 bits, and takes what does not fit for no delay."""
 _REASON_SINCE = (2, 10, 4)
 """Older servers ignore a `+TERM` with a reason behind it. Source: NATS 2.10.4 release notes."""
 
@@ -39,7 +41,7 @@ def ack_payload(outcome: Settlement, version: tuple[int, int, int]) -> bytes:
         if outcome.delay <= 0:
             return b"-NAK"
         # Always with our own delay: a bare nak ignores the consumer's backoff.
-        return b'-NAK {"delay": %d}' % int(outcome.delay * 1e9)
+        return b'-NAK {"delay": %d}' % int(min(outcome.delay, _LONGEST_DELAY) * 1e9)
     reason = " ".join(outcome.reason.split())[:200]
     if not reason or version < _REASON_SINCE:
         return b"+TERM"
@@ -125,16 +127,18 @@ class Settler:
             return results
         answers = await confirming.wait(_CONFIRM_SECONDS)
         for (place, subject), answer in zip(waiting, answers, strict=True):
-            error = _unconfirmed(answer)
+            error = _unconfirmed(answer, "a settlement")
             if error is not None:
                 results[place] = Unknown(error)
                 self._restore(batch[place].delivery, subject)
         return results
 
     async def extend(self, batch: Sequence[Delivery]) -> list[SettleResult]:
-        """Renew each lease that is still ours."""
+        """Renew each lease that is still ours, once the server has said that it heard of it: what
+        is written into a silent connection renews nothing."""
         now = self._clock.monotonic()
         results: list[SettleResult] = [_LOST] * len(batch)
+        confirming = Batch(self._connection.mux)
         ours: list[int] = []
         saying: list[bytes] = []
         for place, delivery in enumerate(batch):
@@ -142,13 +146,22 @@ class Settler:
                 self._take(delivery, now)
             else:
                 ours.append(place)
-                saying.append(plain_frame(delivery.token, b"+WPI"))
-        renewed = not saying or await self._connection.client.write(saying)
-        unsent = Unknown(ConnectionLost("not connected: the lease runs on"))
-        for place in ours:
-            results[place] = _DONE if renewed else unsent
-            if renewed:
-                batch[place].lease_until = now + self.lease
+                reply = confirming.expect(delivery.token.decode())
+                saying.append(plain_frame(delivery.token, b"+WPI", reply))
+        if saying and not await self._connection.client.write(saying):
+            confirming.unsent(0)
+        # Not for longer, or one that is not answered lets the lease of the others end here.
+        answers = await confirming.wait(min(_CONFIRM_SECONDS, self.lease / 3))
+        ended = self._clock.monotonic()
+        for place, answer in zip(ours, answers, strict=True):
+            delivery, error = batch[place], _unconfirmed(answer, "an extension")
+            if delivery.lease_until <= ended:
+                self._take(delivery, ended)
+            elif error is not None:
+                results[place] = Unknown(error)
+            else:
+                results[place] = _DONE
+                delivery.lease_until = now + self.lease
         return results
 
     async def give_back(self, deliveries: Iterable[Delivery]) -> None:
@@ -160,9 +173,9 @@ class Settler:
             await self._connection.client.write(back)
 
 
-def _unconfirmed(answer: Answer) -> TransportError | None:
+def _unconfirmed(answer: Answer, what: str) -> TransportError | None:
     if isinstance(answer, Missing):
-        return missing_error(answer, "a settlement")
+        return missing_error(answer, what)
     if answer.headers and answer.headers.get("Status") == "503":
-        return ConnectionLost("nobody took the settlement: no leader, or the consumer is gone")
+        return ConnectionLost(f"nobody took {what}: no leader, or the consumer is gone")
     return None

@@ -28,7 +28,8 @@ from catga.spi import (
 )
 from catga_nats import names
 from catga_nats.connection import Connection
-from catga_nats.errors import missing_error
+from catga_nats.errors import WRONG_SEQUENCE, missing_error
+from catga_nats.headers import direct_sequence
 from catga_nats.inbox import KvInbox, token, tx_record_subject
 from catga_nats.lookups import read_last
 from catga_nats.mux import Answer, Batch, Missing
@@ -40,7 +41,6 @@ ATOMIC_SINCE = (2, 12)
 _TIMEOUT = 5.0
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _NO_MESSAGE = 10037
-_WRONG_SEQUENCE = frozenset({10071, 10164})
 _GONE = {"KV-Operation": "DEL"}
 
 Message: TypeAlias = tuple[str, bytes, dict[str, str]]
@@ -148,7 +148,7 @@ def _stored(answer: Answer) -> SettleResult:
         if not ack.batch:
             return Unknown(TransportError("the server stored a transaction message by message"))
         return Done()
-    if ack.error.get("err_code") in _WRONG_SEQUENCE:
+    if ack.error.get("err_code") in WRONG_SEQUENCE:
         return Conflict()
     return Unknown(TransportError(f"a transaction was refused: {ack.error.get('description')}"))
 
@@ -156,15 +156,15 @@ def _stored(answer: Answer) -> SettleResult:
 def _effect(answer: Answer) -> Found:
     if isinstance(answer, Missing):
         raise missing_error(answer, "reading a key of a transaction")
-    headers = dict(answer.headers or {})
+    headers = answer.headers or {}
+    if version := direct_sequence(answer.head):
+        gone = headers.get("KV-Operation") == "DEL"
+        return Found(None if gone else bytes(answer.data), version)
     status = headers.get("Status")
     if status == "404":
         return Found(None, "")
     if status is not None:
         raise ConnectionLost(f"the keys of transactions cannot be read now: status {status}")
-    if "Nats-Sequence" in headers:
-        gone = headers.get("KV-Operation") == "DEL"
-        return Found(None if gone else bytes(answer.data), headers["Nats-Sequence"])
     reply = msgspec.json.decode(answer.data)
     error = reply.get("error")
     if error and error.get("err_code") == _NO_MESSAGE:

@@ -232,8 +232,8 @@ class NatsTransport(Transport):
             try:
                 await subscription.start()
                 await mover.run(subscription)
-            except CatgaError as error:
-                trouble = str(error)
+            except Exception as error:  # else nobody would move anything any more
+                trouble = str(error) or repr(error)
             await subscription.close()
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)
@@ -281,17 +281,16 @@ class NatsTransport(Transport):
             for each in self._subscriptions
             if isinstance(each, PullSubscription) and not each.drained
         ]
-        calls: list[Call] = [(f"STREAM.INFO.{name}", None) for name in self._provisioner.streams]
-        streams = len(calls)
+        streams = tuple(self._provisioner.streams)  # of now: there may be more by the answers
+        calls: list[Call] = [(f"STREAM.INFO.{name}", None) for name in streams]
         calls += [each.info for each in pulling]
         try:
             results = await self._api.try_once(calls, 1.0)
         except TransportError as error:
             return Health(ok=False, detail=str(error))
-        wrong = self._provisioner.weakened(results[:streams])
-        told = [
-            each.take_in(result) for each, result in zip(pulling, results[streams:], strict=True)
-        ]
+        of_streams, of_consumers = results[: len(streams)], results[len(streams) :]
+        wrong = self._provisioner.weakened(dict(zip(streams, of_streams, strict=True)))
+        told = [each.take_in(result) for each, result in zip(pulling, of_consumers, strict=True)]
         wrong += filter(None, told)
         return Health(ok=not wrong, detail="; ".join(wrong))
 
