@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from catga import Bus, CatgaError, ConfigurationError, QualityOfService
+from catga import Bus, ConfigurationError, QualityOfService
 from catga.errors import ConnectionLost
 from catga.spi import Topology
 from catga_inmemory.transport import MemoryTransport
@@ -26,7 +26,7 @@ def lose_what_is_queued(bus: Bus) -> None:
 class Held:
     """Whoever prepares QoS 2 for a handler waits until it may go on, and then may fail."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: CatgaError | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> None:
         self.waits, self.goes_on = asyncio.Event(), asyncio.Event()
         right = MemoryTransport.prepare
 
@@ -53,10 +53,12 @@ def books(bus: Bus) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "failure", [None, ConfigurationError("cannot be"), ConnectionLost("not now")], ids=repr
+    "failure",
+    [None, ConfigurationError("cannot be"), ConnectionLost("not now"), RuntimeError("a plugin's")],
+    ids=repr,
 )
 def test_what_is_lost_while_qos_2_is_prepared_is_counted_once_and_handled_when_it_comes_again(
-    monkeypatch: pytest.MonkeyPatch, failure: CatgaError | None
+    monkeypatch: pytest.MonkeyPatch, failure: Exception | None
 ) -> None:
     async def law(probe: Probe) -> None:
         held, numbers = Held(monkeypatch, failure), list[int]()
@@ -108,5 +110,30 @@ def test_what_has_come_too_often_and_is_lost_meanwhile_is_let_go_of(
                 await probe.pass_time(120)
                 assert numbers == [2]
                 assert books(bus) == {"received": 3, "lost": 2, "handled": 1, "ack": 1}
+
+    run(law)
+
+
+@pytest.mark.parametrize(
+    "failure", [ConnectionLost("not now"), RuntimeError("a plugin's")], ids=repr
+)
+def test_what_cannot_be_prepared_now_comes_again_and_is_handled_then(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    async def law(probe: Probe) -> None:
+        held, numbers = Held(monkeypatch, failure), list[int]()
+        bus = probe.bus()
+
+        @bus.handle(Order)
+        async def handle(order: Order) -> None:
+            numbers.append(order.number)
+
+        async with bus:
+            await bus.publish(Order(1), qos=QualityOfService.EXACTLY_ONCE)
+            async with held:
+                pass
+            await probe.pass_time(120)
+            assert numbers == [1]
+            assert books(bus) == {"received": 2, "nack": 1, "handled": 1, "ack": 1}
 
     run(law)

@@ -133,8 +133,10 @@ class Intake:
             self._trouble(f"exactly once cannot be kept here: {error}")
             for work in _queued(works):
                 self._outcomes.park(work, "exactly once cannot be kept here", error)
-        except CatgaError as error:
-            self._trouble(f"exactly once cannot be kept now: {error}")
+        except Exception as error:
+            if not isinstance(error, CatgaError):
+                _log.exception("%s: preparing exactly once failed, and is tried again", self._name)
+            self._trouble(f"exactly once cannot be kept now: {error!r}")
             for work in _queued(works):
                 self._outcomes.decide(work, Nack(_PAUSE))
         else:
