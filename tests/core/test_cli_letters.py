@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 from collections.abc import Iterator
@@ -10,17 +11,19 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from catga.cli import dead_letters as commands
-from catga.cli import main
+from catga.cli import main, moving
 from catga.engine.deadletters import DeadLetter
 from catga.ground.clock import SystemClock
 from catga.spi import Kind, Source, Subject
 from catga_inmemory.broker import MemoryBroker, acquire, release
 from catga_inmemory.deadletters import MemoryDeadLetters
+from catga_inmemory.transport import MemoryTransport
 
 URL = "inmemory://letters"
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -128,7 +131,17 @@ def test_filters_narrow_what_is_found(broker: MemoryBroker) -> None:
     assert listed("--namespace", "other") == []
 
 
-@pytest.mark.parametrize("words", [("--since", "yesterday"), ("--limit", "0"), ("--rate", "0")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--since", "yesterday"),
+        ("--before", "2026"),
+        ("--before", "202601"),
+        ("--limit", "0"),
+        ("--rate", "0"),
+        ("--rate", "nan"),
+    ],
+)
 def test_a_bad_word_is_refused(words: tuple[str, ...], broker: MemoryBroker) -> None:
     command = "replay" if words[0] == "--rate" else "list"
     result = invoke(command, *words)
@@ -163,6 +176,25 @@ def test_show_tells_everything(broker: MemoryBroker) -> None:
     result = invoke("show", "--id", "nobody")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "that are as asked for" in result.stderr
+
+
+@pytest.mark.parametrize("data", ['"\\ud83d"', '{"c":1e999}', "NaN", "[-Infinity]"])
+def test_show_writes_json_whatever_was_parked(broker: MemoryBroker, data: str) -> None:
+    attributes = {"specversion": "1.0", "id": "m-2", "type": "Order", "source": "s"}
+    headers = {f"ce-{name}": value for name, value in attributes.items()}
+    headers["content-type"] = "application/json"
+    lay(broker, letter(1), letter(2, body=data.encode(), headers=headers))
+    result = invoke("show", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    result.stdout.encode()
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    shown = json.loads(result.stdout, parse_constant=refuse)
+    assert [each["message_id"] for each in shown] == ["m-1", "m-2"]
+    assert base64.b64decode(shown[1]["body_base64"]) == data.encode()
+    assert invoke("show").exit_code == 0
 
 
 # ---- replay and purge
@@ -263,3 +295,41 @@ def test_ctrl_c_ends_it_with_a_true_count(
     assert result.exit_code == 130
     assert result.stdout.startswith("100 of 250 dead letters removed for good; interrupted")
     assert len(listed()) == 150
+
+
+def test_ctrl_c_while_it_closes_takes_nothing_back(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(broker, *(letter(number) for number in range(1, 4)))
+    close = MemoryTransport.close
+
+    async def interrupted(self: MemoryTransport) -> None:
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await close(self)
+
+    monkeypatch.setattr(MemoryTransport, "close", interrupted)
+    result = invoke("purge", "--all", "--yes")
+    assert result.stdout == "3 of 3 dead letters removed for good\n"
+    assert result.exit_code == 0
+
+
+def test_ctrl_c_at_the_question_ends_it_at_once(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confirm(*_: object, **__: object) -> bool:
+        signal.raise_signal(signal.SIGINT)  # as at a terminal: it arrives while we are in there
+        return True
+
+    lay(broker, letter(1))
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(moving, "sys", SimpleNamespace(stdin=terminal, stderr=terminal))
+    monkeypatch.setattr(click, "confirm", confirm)
+    result = invoke("purge", "--all")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "nothing was changed" in result.stderr
+    assert ids() == ["m-1"]
+    monkeypatch.setattr(click, "confirm", lambda *_, **__: False)
+    assert invoke("purge", "--all").exit_code == 1
+    assert ids() == ["m-1"]

@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import attrs
@@ -324,10 +324,27 @@ def test_values_outside_an_enumeration_or_a_validator_are_not_repeated() -> None
     class Mood(Enum):
         GOOD = "good"
 
-    for text, hint in ((b'"hush"', Mood), (b'{"number":-77}', Positive)):
-        with pytest.raises(DecodeError) as caught:
+    def look_up(word: str) -> str:
+        return {"known": "known"}[word]
+
+    @attrs.frozen
+    class Looked:
+        word: str = attrs.field(converter=look_up)
+
+    for text, hint, words in (
+        (b'"hush"', Mood, r"\$: Invalid enum value$"),
+        (b'["hush"]', list[Literal["a", "b"]], r"\$\[0\]: Invalid enum value$"),
+        (b'{"number":-77}', Positive, r"\$.*refused with ValueError"),
+        (b'{"word":"hush"}', Looked, r"\$.*refused with KeyError"),
+    ):
+        with pytest.raises(DecodeError, match=words) as caught:
             JsonCodec().decode(text, hint)
         assert not re.search("hush|77", str(caught.value))
+
+
+def test_what_cannot_be_hashed_in_a_type_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be hashed"):
+        JsonCodec().decode(b"1", Annotated[int, {"a": 1}])
 
 
 @pytest.mark.parametrize("depth", [32, 33, 300, 5_000, 100_000])

@@ -129,6 +129,8 @@ def fields(**changed: Any) -> bytes:
         fields(ttl="long"),
         fields(ttl=math.nan),
         fields(ttl=-1),
+        fields(ttl=10**400),
+        fields(load=10**400),
         fields(address="\x1b[2J"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -138,6 +139,21 @@ def test_one_wrong_hook_leaves_the_plugins_other_hooks_working(plugins: PluginFo
     catalog = load(plugins)
     assert "did you mean catga_cli_commands?" in str(only_problem(catalog))
     assert catalog.transport_for("good").name == "good"
+
+
+def test_a_plugin_that_imports_lazily_is_like_others(plugins: PluginFolder) -> None:
+    lazy = """
+    def __dir__():
+        return [*globals(), "Client"]
+    def __getattr__(name):
+        if name == "Client":
+            return object()
+        raise AttributeError(name)
+    """
+    plugins.add("good", GOOD + dedent(lazy))
+    catalog = load(plugins)
+    assert catalog.problems == ()
+    assert catalog.transport_for("goods").name == "good"
 
 
 def test_a_contested_scheme_is_off_for_both_until_one_is_switched_off(

@@ -30,6 +30,7 @@ class CarrierSettings:
     storage: Storage = Storage.FILE
     max_age: timedelta | None = None
     token: Secret | None = None
+    password: str | None = attrs.field(default=None, repr=False)
     ratio: float = 0.5
     seeds: tuple[int, ...] = ()
     label: str = ""
@@ -295,10 +296,11 @@ def test_a_secret_is_read_and_never_shown() -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({"token": "s3cret", "replicas": "0"}, code={"lease": "1s"})
     assert "s3cret" not in str(caught.value)
-    with pytest.raises(ConfigurationError) as caught:
-        resolve(code={"token": b"s3cret"})
-    assert "s3cret" not in str(caught.value)
-    assert "text, or none" in str(caught.value)
+    for name in ("token", "password"):  # by its type, or because no repr shows it
+        with pytest.raises(ConfigurationError) as caught:
+            resolve(code={name: b"s3cret"})
+        assert "s3cret" not in str(caught.value)
+        assert "text, or none" in str(caught.value)
 
 
 def test_a_transport_may_not_reuse_a_name_of_the_core() -> None:

@@ -113,7 +113,11 @@ def test_a_bucket_that_was_deleted_is_made_again_by_a_heartbeat(server: NatsServ
     asyncio.run(law())
 
 
-@pytest.mark.parametrize("body", [b"{}", b"\xff{", b"[]", b'{"id":"two"}'])
+HUGE = b'{"id":"b","service":"s","address":"","load":1%b,"metadata":{},"started":' % (b"0" * 400)
+HUGE += b'"2026-01-01T00:00:00+00:00","owner":"o","ttl":9}'
+
+
+@pytest.mark.parametrize("body", [b"{}", b"\xff{", b"[]", b'{"id":"two"}', HUGE])
 def test_what_is_no_node_is_passed_over(server: NatsServer, body: bytes) -> None:
     async def law() -> None:
         async with opened(server.url) as one:

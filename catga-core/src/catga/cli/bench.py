@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from catga.cli.errors import verbose_option
+from catga.cli.numbers import Number
 
 __all__ = ["bench"]
 
@@ -16,7 +17,7 @@ _SECONDS = 2.0
 @click.argument("url")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.01, 600.0),
+    type=Number(0.01, 600.0),
     default=_SECONDS,
     show_default=True,
     metavar="S",

@@ -12,6 +12,7 @@ import click
 from catga.cli.errors import CommandFailed, verbose_option
 from catga.cli.letters import Asked, list_letters, show_letters
 from catga.cli.moving import Move, move_letters
+from catga.cli.numbers import Number
 from catga.cli.terminal import INTERRUPTED, quiet
 from catga.engine.letterbox import LetterFilter
 from catga.engine.replaying import MAX_REPLAYS
@@ -34,11 +35,13 @@ def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetim
         return moment.astimezone() if moment.tzinfo is None else moment
     except (ValueError, OverflowError):
         pass
+    words = f"{value!r} is neither a time (2026-01-31T08:00) nor a span (2h)"
+    if value.rstrip()[-1:].isdigit():  # a year, say: not so many seconds
+        raise click.BadParameter(words)
     try:
         ago: timedelta = convert(value, timedelta)
         return datetime.now(UTC) - ago
     except (ValueError, OverflowError) as error:
-        words = f"{value!r} is neither a time (2026-01-31T08:00) nor a span (2h)"
         raise click.BadParameter(words) from error
 
 
@@ -86,7 +89,7 @@ def _moving_options(command: CommandT) -> CommandT:
             click.option("--dry-run", is_flag=True, help="Only show what would be done."),
             click.option(
                 "--rate",
-                type=click.FloatRange(0, min_open=True),
+                type=Number(0, min_open=True),
                 metavar="N",
                 help="At most N per second.",
             ),

@@ -157,7 +157,7 @@ async def show_letters(asked: Asked) -> int:
                 click.echo(printable(_page(found)))
         unsure = warn(letters)
     if asked.in_json:
-        click.echo(json.dumps(shown, ensure_ascii=False))
+        click.echo(json.dumps(shown))  # in ASCII: a message may hold half of a character
     elif not shown:
         click.echo(f"no dead letters at {asked.shown}" + _as_asked(asked), err=True)
     return 1 if unsure or not shown else 0
@@ -176,9 +176,12 @@ def _everything(found: FoundLetter) -> dict[str, Any]:
 
 
 def _message(letter: DeadLetter) -> Any:
-    """Return the data of the original, decoded; None when it cannot be read."""
+    """Return the data of the original, decoded; None when it cannot be read, or not be written as
+    JSON again."""
     try:
-        return json.loads(read_envelope(letter.body, letter.headers).data)
+        data = json.loads(read_envelope(letter.body, letter.headers).data)
+        json.dumps(data, allow_nan=False)
+        return data
     except (DecodeError, ValueError, RecursionError):
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -75,7 +76,10 @@ async def move_letters(
 ) -> int:
     """Find the letters, ask, do it; return the exit status."""
     stop = asyncio.Event()
-    async with opened(asked) as letters:
+    # Until all is closed: what was done by then is told.
+    async with contextlib.AsyncExitStack() as until:
+        signals = until.enter_context(contextlib.ExitStack())
+        letters = await until.enter_async_context(opened(asked))
         replayer = letters.replayer(MAX_REPLAYS if move.max_replays is None else move.max_replays)
         if dry_run:
             return await _rehearse(letters, asked, move, replayer)
@@ -85,11 +89,11 @@ async def move_letters(
             _confirm(f"{move.verb} {_letters(len(meant))} at {asked.shown}?")
         tally = _Tally(move, meant)
         total = len(meant)
-        with until_signal(stop):
-            try:
-                await _move_all(letters, asked, replayer, tally, rate, stop)
-            except CatgaError as error:
-                tally.error = error
+        signals.enter_context(until_signal(stop))
+        try:
+            await _move_all(letters, asked, replayer, tally, rate, stop)
+        except CatgaError as error:
+            tally.error = error
         for group, reason in replayer.unknown.items():
             words = f"unknown: whether {group} is still there: {reason}"
             click.echo(printable(words), err=True)
@@ -122,7 +126,16 @@ async def _rehearse(letters: DeadLetters, asked: Asked, move: Move, replayer: Re
 def _confirm(question: str) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(f"{question} There is no terminal to ask at: add --yes")
-    click.confirm(question, abort=True, err=True)
+    # The loop's own handler would only note a Ctrl-C while the question is waited on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yes = click.confirm(question, err=True)
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not yes:
+        raise click.Abort
 
 
 async def _move_all(

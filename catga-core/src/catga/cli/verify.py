@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from catga.cli.errors import verbose_option
+from catga.cli.numbers import Number
 
 __all__ = ["verify"]
 
@@ -15,7 +16,7 @@ _PROGRAMS = 10
 @click.argument("url")
 @click.option(
     "--time-scale",
-    type=click.FloatRange(0.0, 60.0, min_open=True),
+    type=Number(0.0, 60.0, min_open=True),
     default=0.5,
     show_default=True,
     metavar="S",

@@ -22,7 +22,7 @@ def explain(error: BaseException) -> str:
     while isinstance(error, BaseValidationError):
         path += _step(inner := error.exceptions[0])
         error = inner
-    if isinstance(error, KeyError) and error.args:
+    if isinstance(error, KeyError) and error.args and path.endswith(f".{error.args[0]}"):
         return f"{path}: the required field {error.args[0]!r} is missing"
     if isinstance(error, Refused):
         return f"{path}: {error}"
@@ -30,7 +30,7 @@ def explain(error: BaseException) -> str:
         return f"{path}: it nests too deep"
     if isinstance(error, msgspec.DecodeError):
         found = _PATH.search(str(error))
-        words = _VALUE.sub(r"\\1", _PATH.sub("", str(error)))
+        words = _VALUE.sub(r"\1", _PATH.sub("", str(error)))
         return f"{path}{found[1] if found else ''}: {words}"
     if isinstance(error, UnicodeError):
         return f"{path}: not valid UTF-8 text"

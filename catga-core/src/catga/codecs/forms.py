@@ -118,8 +118,9 @@ class Forms:
         hint = unwrap(hint)
         try:
             known = self._known.get(hint)
-        except TypeError:  # unhashable extras in Annotated or Literal
-            return self._work_out(hint)
+        except TypeError as error:
+            words = f"what {hint!r:.80} holds besides types cannot be hashed"
+            raise ConfigurationError(words) from error
         if known is None:
             loops = self._loops
             known = self._work_out(hint)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -46,7 +46,7 @@ def _check_words(value: Any, what: str) -> None:
 
 def _load(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
+    if not number or not 0 <= value <= sys.float_info.max:
         raise ConfigurationError(
             f"the {attribute.name} of a node is a number from 0 on, not {str(value)[:40]!r}"
         )

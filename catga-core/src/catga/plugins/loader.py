@@ -192,7 +192,7 @@ def _misspelt(implementation: Any) -> Iterator[str]:
     """Say which functions look like hooks but never would be called; pluggy ignores most."""
     hooks = [name for name in vars(HookSpecs) if name.startswith(HOOK_PREFIX)]
     for name in dir(implementation):
-        function = inspect.getattr_static(implementation, name)  # a property must not run here
+        function = inspect.getattr_static(implementation, name, None)  # no property must run
         if not inspect.isroutine(function):
             continue
         mark = getattr(function, "catga_impl", None)

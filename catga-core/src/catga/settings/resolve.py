@@ -131,7 +131,7 @@ def _converted(key: str, given: _Given, field: attrs.Attribute[Any]) -> Any:
     try:
         return convert(given.value, field.type)
     except ValueError as error:
-        hidden = field.type is Secret or Secret in get_args(field.type)
+        hidden = not field.repr or field.type is Secret or Secret in get_args(field.type)
         got = "" if hidden else f", not {str(given.value)[:60]!r}"
         raise ConfigurationError(
             f"the setting {key!r} ({given.where}) must be {error}{got}"
