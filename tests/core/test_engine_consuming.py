@@ -298,7 +298,7 @@ def test_a_copy_that_is_lost_while_it_waits_lets_no_other_run(
             body = stored(bus, "Once")[0].body
             redo = Outgoing(subject, body, "again", QualityOfService.EXACTLY_ONCE)
             await bus.transport.publish([redo])
-            await eventually(lambda: bus.counts()["tests/Once"].get("received") == 3)
+            await eventually(lambda: bus.counts()["tests/Once"]["received"] == 3)
             monkeypatch.setattr(LogSubscription, "extend", extend)
             await probe.pass_time(25)  # leases are renewed meanwhile
             lost, began = bus.counts()["tests/Once"].get("lost"), list(runs)

@@ -88,15 +88,13 @@ class Publisher:
         self._closed = False
 
     def publish(self, outgoing: Outgoing) -> Awaitable[PublishResult]:
-        """Send one message: at once when nothing is under way, else together with the others of
-        this loop turn. What is returned must be awaited, and gives its own result.
+        """Send one message together with the others of this loop turn; what is returned must be
+        awaited, and gives its own result.
 
         Cancelled before it left: it was not sent. Cancelled later: it may be stored.
         """
         if outgoing.qos is QualityOfService.AT_MOST_ONCE:
             return self._hand_over(outgoing)
-        if not self._in_flight:
-            return self._alone(outgoing)
         if self._in_flight >= self._window:
             return self._in_turn(outgoing)
         return self._queue(outgoing)
@@ -105,17 +103,6 @@ class Publisher:
         result = (await self._attempt((outgoing,)))[0]
         self.tell(outgoing, result)
         return result
-
-    async def _alone(self, outgoing: Outgoing) -> PublishResult:
-        self._in_flight += 1
-        try:
-            return (await self.send((outgoing,)))[0]
-        except BaseException as error:
-            self.tell(outgoing, broken_off([outgoing], error)[0])
-            raise
-        finally:
-            self._in_flight -= 1
-            self._next_turns()
 
     async def _in_turn(self, outgoing: Outgoing) -> PublishResult:
         while self._in_flight >= self._window:
@@ -126,8 +113,8 @@ class Publisher:
         future: asyncio.Future[PublishResult] = asyncio.get_running_loop().create_future()
         self._in_flight += 1
         self._pending.append((outgoing, future))
-        if len(self._pending) == 1:  # when all that is ready now has had its turn
-            asyncio.get_running_loop().call_soon(self._flush)
+        if len(self._pending) == 1:  # it begins when all that is ready now has had its turn
+            self._leave(self._pending)
         return future
 
     def post(self, outgoing: Outgoing, otherwise: Otherwise | None = None) -> None:
@@ -180,22 +167,32 @@ class Publisher:
                 turn.set_result(None)
                 room -= 1
 
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        leaving = [waiting for waiting in pending if not waiting[1].cancelled()]
-        self._in_flight -= len(pending) - len(leaving)
-        for start in range(0, len(leaving), _BATCH):
-            batch = leaving[start : start + _BATCH]
-            work = self.send([outgoing for outgoing, _ in batch])
-            task = self._tasks.spawn(work, "publish a batch")
-            task.add_done_callback(partial(self._conclude, batch))
-        if not leaving:
-            self._next_turns()
+    def _leave(self, batch: list[_Waiting]) -> None:
+        task = self._tasks.spawn(self._deliver(batch), "publish a batch")
+        task.add_done_callback(partial(self._left, batch))
 
-    def _conclude(self, batch: list[_Waiting], sending: asyncio.Task[list[PublishResult]]) -> None:
-        """Give each its result; sending that was cancelled may not even have begun."""
-        error = asyncio.CancelledError() if sending.cancelled() else sending.exception()
-        results = broken_off(batch, error) if error is not None else sending.result()
+    async def _deliver(self, batch: list[_Waiting]) -> None:
+        """Send what has come together until now; what is too much leaves beside it."""
+        if batch is self._pending:
+            self._pending = []
+            count = len(batch)
+            batch[:] = [waiting for waiting in batch if not waiting[1].cancelled()]
+            self._in_flight -= count - len(batch)
+            for start in range(_BATCH, len(batch), _BATCH):
+                self._leave(batch[start : start + _BATCH])
+            del batch[_BATCH:]
+        results = await self.send([outgoing for outgoing, _ in batch]) if batch else []
+        self._conclude(batch, results)
+
+    def _left(self, batch: list[_Waiting], task: asyncio.Task[None]) -> None:
+        """See to it that nobody waits for ever; a task that was cancelled may not have begun."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            if batch is self._pending:
+                self._pending = []
+            self._conclude(batch, broken_off(batch, error))
+
+    def _conclude(self, batch: list[_Waiting], results: list[PublishResult]) -> None:
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
