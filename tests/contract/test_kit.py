@@ -24,6 +24,7 @@ from catga.testing.programs import Again, Program, Publish, Together
 from catga.testing.programs.play import as_code
 from catga.testing.stage import Stage
 from catga.testing.tap import Tap, TappedTransport
+from catga.testing.verify import look_at
 
 BARE = frozenset({Capability.AT_MOST_ONCE, Capability.AT_LEAST_ONCE})
 
@@ -44,19 +45,25 @@ class Bare(TappedTransport):
         return self._capabilities
 
 
-def catalog(declared: Collection[Capability], present: Collection[Capability]) -> Catalog:
+def catalog(
+    declared: Collection[Capability], present: Collection[Capability], kind: type[Bare] = Bare
+) -> Catalog:
     found = installed_catalog()
     memory = found.transport_for("inmemory")
     less: TransportDescriptor = attrs.evolve(
         memory,
         capabilities=frozenset(declared),
-        factory=lambda *parts: Bare(memory.factory(*parts), present),
+        factory=lambda *parts: kind(memory.factory(*parts), present),
     )
     return attrs.evolve(found, transports={**found.transports, "inmemory": less})
 
 
-def harness(declared: Collection[Capability], present: Collection[Capability]) -> Harness:
-    return Harness(url="inmemory://kit", manual_clock=True, catalog=catalog(declared, present))
+def harness(
+    declared: Collection[Capability], present: Collection[Capability], kind: type[Bare] = Bare
+) -> Harness:
+    return Harness(
+        url="inmemory://kit", manual_clock=True, catalog=catalog(declared, present, kind)
+    )
 
 
 def test_what_is_not_declared_is_refused_and_its_laws_are_not_shown() -> None:
@@ -142,6 +149,38 @@ def test_a_law_that_hangs_is_ended_after_its_scaled_seconds(
     with pytest.raises(TimeoutError):
         Harness(url="inmemory://kit", time_scale=15.0).run(hang)
     assert took[0] > 0.1, "0.3 s less what it took to set the stage"
+
+
+class NeverCloses(Bare):
+    async def close(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_transport_that_never_closes_breaks_every_law_in_words(broken: bool) -> None:
+    begun: list[Stage] = []
+
+    async def act(stage: Stage) -> None:
+        begun.append(stage)
+        assert not broken, "the law itself"
+
+    never = harness(BARE, BARE, NeverCloses)
+    with pytest.raises(AssertionError, match=r"Transport\.close took too long") as found:
+        never.run(act)
+    assert begun
+    assert ("the law itself" in str(found.value.__context__)) == broken
+    with pytest.raises(AssertionError, match=r"Transport\.close took too long"):
+        look_at(never)
+
+
+def test_a_transport_that_never_removes_is_said_to_have_left_something_behind() -> None:
+    class NeverRemoves(Bare):
+        async def remove(self, namespace: str) -> None:
+            await asyncio.Event().wait()
+
+    never = harness(BARE, BARE, NeverRemoves)
+    CapabilitiesContract().test_live_groups_share_or_are_refused(never)
+    assert set(never.left_behind.values()) == {"Transport.remove took too long"}
 
 
 def test_the_report_lists_what_was_not_shown(tmp_path: Path) -> None:

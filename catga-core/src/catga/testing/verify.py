@@ -106,17 +106,17 @@ def harness_for(url: str, time_scale: float = 1.0, catalog: Catalog | None = Non
 
 
 def look_at(harness: Harness) -> Broker:
-    """Connect, and return what is there. Raises what connecting raises."""
+    """Connect, and return what is there. Raises what connecting raises, `TimeoutError` when it
+    hangs, and `AssertionError` when closing does."""
 
     async def look() -> Broker:
         stage = Stage(harness)
-        transport = harness.make()
         try:
-            await transport.open(stage.runtime())
+            async with asyncio.timeout(harness.law_seconds):
+                transport = await stage.transport()
             return Broker(transport.server, transport.capabilities)
         finally:
-            await transport.close()
-            await stage.tasks.close()
+            await stage.close()
 
     return asyncio.run(look())
 
