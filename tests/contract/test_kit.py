@@ -20,11 +20,13 @@ from catga.testing.contract import (
     CompletionContract,
 )
 from catga.testing.harness import Ability, Harness
-from catga.testing.programs import Again, Program, Publish, Together
+from catga.testing.programs import Again, Program, ProgramContract, Publish, Together
+from catga.testing.programs.coverage import Coverage
+from catga.testing.programs.history import History
 from catga.testing.programs.play import as_code
 from catga.testing.stage import Stage
 from catga.testing.tap import Tap, TappedTransport
-from catga.testing.verify import look_at
+from catga.testing.verify import Verdict, checks_of, find, look_at
 
 BARE = frozenset({Capability.AT_MOST_ONCE, Capability.AT_LEAST_ONCE})
 
@@ -153,6 +155,7 @@ def test_a_law_that_hangs_is_ended_after_its_scaled_seconds(
 
 class NeverCloses(Bare):
     async def close(self) -> None:
+        await super().close()  # the broker is shared by name
         await asyncio.Event().wait()
 
 
@@ -213,6 +216,41 @@ def test_the_report_lists_scenarios_that_were_not_shown(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", *words, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "test_what_waits_outlives_a_restart: needs restart the broker on its data" in done.stdout
+
+
+WITHOUT_DELAY = frozenset(Capability) - {Capability.DELAY, Capability.DEAD_LETTERS}
+
+
+def random_programs(harness: Harness) -> dict[str, str]:
+    """Draw programs, and return what was not shown."""
+    ProgramContract().test_random_programs_keep_the_laws(harness)
+    return harness.not_shown
+
+
+def test_where_no_program_can_be_played_that_is_said_under_the_name_of_the_test() -> None:
+    noted = random_programs(harness(BARE, BARE))
+    assert noted == {"test_random_programs_keep_the_laws": "live-groups"}
+    (check,) = checks_of(["programs"], 5, look_at(harness(BARE, BARE)))
+    found = find(check, harness(BARE, BARE))
+    assert (found.verdict, found.reason) == (Verdict.NOT_SHOWN, "live-groups")
+
+
+def test_the_number_of_programs_that_ran_is_told_and_none_is_drawn_in_vain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played: list[Program] = []
+
+    def add(self: Coverage, program: Program, history: History) -> None:
+        played.append(program)
+        count(self, program, history)
+
+    count = Coverage.add
+    monkeypatch.setattr(Coverage, "add", add)
+    weak = harness(frozenset(Capability), WITHOUT_DELAY)
+    (check,) = checks_of(["programs"], 40, look_at(weak))
+    found = find(check, weak)
+    assert (found.verdict, len(played)) == (Verdict.SHOWN, 40), found.report
+    assert found.law.words == "no law is broken by 40 random programs"
 
 
 def test_a_program_that_was_found_is_kept_by_pasting_it(tmp_path: Path) -> None:
