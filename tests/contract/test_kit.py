@@ -253,6 +253,15 @@ def test_the_number_of_programs_that_ran_is_told_and_none_is_drawn_in_vain(
     assert found.law.words == "no law is broken by 40 random programs"
 
 
+@pytest.mark.parametrize("quality", [Capability.AT_MOST_ONCE, Capability.AT_LEAST_ONCE])
+def test_random_programs_demand_only_what_is_there(
+    quality: Capability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATGA_TEST_PROFILE", "dev")
+    present = {Capability.AT_MOST_ONCE, quality, Capability.LIVE_GROUPS}
+    assert random_programs(harness(frozenset(Capability), present)) == {}
+
+
 def test_a_program_that_was_found_is_kept_by_pasting_it(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "import pytest\n"
