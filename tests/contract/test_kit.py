@@ -7,17 +7,19 @@ import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
 from catga.model.capability import Capabilities, Capability
 from catga.plugins import Catalog, installed_catalog
-from catga.spi import Transport, TransportDescriptor
+from catga.spi import Mode, Topology, Transport, TransportDescriptor
 from catga.testing.contract import (
     AtLeastOnceContract,
     CapabilitiesContract,
     CompletionContract,
+    CrashesContract,
 )
 from catga.testing.harness import Ability, Harness
 from catga.testing.programs import Again, Program, ProgramContract, Publish, Together
@@ -184,6 +186,25 @@ def test_a_transport_that_never_removes_is_said_to_have_left_something_behind() 
     never = harness(BARE, BARE, NeverRemoves)
     CapabilitiesContract().test_live_groups_share_or_are_refused(never)
     assert set(never.left_behind.values()) == {"Transport.remove took too long"}
+
+
+@pytest.mark.parametrize(("field", "window"), [("dedupe_window", "W"), ("completion_ttl", "D")])
+def test_who_remembers_for_longer_than_asked_is_not_blamed(field: str, window: str) -> None:
+    more: dict[str, Any] = {field: 86_400.0}
+
+    class Remembers(Bare):
+        async def prepare(self, topology: Topology, mode: Mode) -> None:
+            await super().prepare(attrs.evolve(topology, **more), mode)
+
+    everything = frozenset(Capability) - {Capability.DISCOVERY}
+    long = harness(everything, everything, Remembers)
+    laws = CrashesContract()
+    laws.test_after_w_an_id_is_stored_again_and_within_d_not_handled_again(long)
+    laws.test_after_w_and_d_a_copy_is_handled_once_more(long)
+    of_w = {"test_after_w_an_id_is_stored_again_and_within_d_not_handled_again"}
+    of_both = {"test_after_w_and_d_a_copy_is_handled_once_more"}
+    unseen = of_w | of_both if window == "W" else of_both
+    assert long.not_shown == dict.fromkeys(unseen, f"an end of {window} in less than 20 s")
 
 
 def test_the_report_lists_what_was_not_shown(tmp_path: Path) -> None:
