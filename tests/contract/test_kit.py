@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import pytest
 
 from catga.model.capability import Capabilities, Capability
 from catga.plugins import Catalog, installed_catalog
-from catga.spi import Mode, Topology, Transport, TransportDescriptor
+from catga.spi import (
+    Mode,
+    Outgoing,
+    PublishResult,
+    Runtime,
+    Topology,
+    Transport,
+    TransportDescriptor,
+)
 from catga.testing.contract import (
     AtLeastOnceContract,
     CapabilitiesContract,
@@ -153,6 +162,24 @@ def test_a_law_that_hangs_is_ended_after_its_scaled_seconds(
     with pytest.raises(TimeoutError):
         Harness(url="inmemory://kit", time_scale=15.0).run(hang)
     assert took[0] > 0.1, "0.3 s less what it took to set the stage"
+
+
+class Distant(Bare):
+    async def open(self, runtime: Runtime) -> None:
+        self.clock = runtime.clock
+        await super().open(runtime)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        await self.clock.sleep(25.0)
+        return await super().publish(batch)
+
+
+@pytest.mark.parametrize("time_scale", [0.5, 1.0, 2.0])
+def test_a_distant_broker_keeps_the_laws_where_time_goes_by_more_slowly(time_scale: float) -> None:
+    distant = attrs.evolve(harness(BARE, BARE, Distant), time_scale=time_scale)
+    law = AtLeastOnceContract().test_what_was_published_before_the_first_start_is_delivered
+    with nullcontext() if time_scale > 1 else pytest.raises(AssertionError, match="it took too"):
+        law(distant)
 
 
 class NeverCloses(Bare):

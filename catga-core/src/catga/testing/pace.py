@@ -28,6 +28,10 @@ class Pace:
         """Return how long `seconds` of the law really take."""
         return seconds * self._scale
 
+    def patience(self, seconds: float) -> float:
+        """Return how long to wait for what may take `seconds`: more where time goes by slowly."""
+        return seconds * max(1.0, self._scale)
+
     async def pass_time(self, seconds: float) -> None:
         """Let `seconds` of the law go by."""
         if isinstance(self.clock, ManualClock):
@@ -43,7 +47,7 @@ class Pace:
         failure: str = "the condition was never met",
     ) -> None:
         """Wait until `condition` holds; `AssertionError` after `seconds`, never scaled down."""
-        deadline = self.clock.monotonic() + seconds
+        deadline = self.clock.monotonic() + self.patience(seconds)
         while not condition():
             assert self.clock.monotonic() < deadline, failure
             if isinstance(self.clock, ManualClock):
@@ -54,7 +58,8 @@ class Pace:
     async def wait(
         self, work: Coroutine[Any, Any, T], seconds: float = 20.0, what: str = "it"
     ) -> T:
-        """Return what `work` returns, while time goes on; `AssertionError` after `seconds`.
+        """Return what `work` returns, while time goes on; `AssertionError` after `seconds`, never
+        scaled down.
 
         Cancelled or too late, `work` is cancelled.
         """
@@ -63,7 +68,7 @@ class Pace:
             if isinstance(self.clock, ManualClock):
                 await self.until(task.done, seconds, f"{what} took too long")
             else:
-                await asyncio.wait([task], timeout=seconds)
+                await asyncio.wait([task], timeout=self.patience(seconds))
             assert task.done(), f"{what} took too long"
         finally:
             task.cancel()

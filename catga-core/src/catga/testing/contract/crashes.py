@@ -250,8 +250,9 @@ async def _stored_again(stage: Stage, bus: Bus) -> None:
 
 async def _until_over(stage: Stage, window: str, over: Callable[[], Awaitable[bool]]) -> None:
     """Wait until `over`. A window is a minimum: who remembers for longer breaks no law."""
-    deadline = stage.clock.monotonic() + _PATIENCE * max(1.0, stage.scaled(1.0))
+    patience = stage.patience(_PATIENCE)
+    deadline = stage.clock.monotonic() + patience
     while not await over():
         if stage.clock.monotonic() > deadline:
-            raise NotShown(f"an end of {window} in less than {_PATIENCE:.0f} s")
+            raise NotShown(f"an end of {window} in less than {patience:.0f} s")
         await stage.pass_time(_WINDOW)
