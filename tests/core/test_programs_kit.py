@@ -12,6 +12,7 @@ import pytest
 from hypothesis import find, settings
 
 from catga.errors import ConfigurationError
+from catga.model.capability import Capability
 from catga.testing.harness import Ability, Harness
 from catga.testing.programs import (
     Again,
@@ -357,10 +358,11 @@ def test_what_was_hardly_exercised_is_named(programs: int, publishes: int) -> No
     coverage = Coverage(programs=programs)
     program = Program((Publish(2), Publish(1)))
     coverage.add(program, good())
-    lacking = coverage.lacking({Ability.RESTART})
+    lacking = coverage.lacking({Ability.RESTART, Capability.AT_LEAST_ONCE})
     assert lacking["Publish"] == (2, publishes)
     assert ("Restart" in lacking) == (programs > 200)
     assert "CutAtWrite" not in lacking
+    assert {"Ask", "completed"} <= {*coverage.lacking({Capability.EXACTLY_ONCE})} - {*lacking}
 
 
 def test_a_program_that_shows_nothing_fails() -> None:

@@ -126,6 +126,17 @@ def test_as_json_it_is_one_object(made: Any) -> None:
         assert law["seconds"] >= 0
 
 
+def test_a_certificate_that_shows_nothing_is_not_ok() -> None:
+    for options in (("--json",), ()):
+        result = invoke("inmemory://", "--family", "recovery", *options)
+        assert result.exit_code == 2
+        assert result.stderr == "error: no law was shown: what each one needs is listed\n"
+        if options:
+            assert json.loads(result.stdout)["ok"] is False
+        else:
+            assert "not shown for want of restart the broker on its data:\n" in result.stdout
+
+
 def test_the_server_is_named_when_the_transport_tells(made: Any) -> None:
     made(inside=False)
     shown = json.loads(invoke("made://name", "--json", "--family", "poison").stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import attrs
@@ -29,6 +30,7 @@ from catga.spi import (
 from catga_nats import publishing, settling
 from catga_nats.client import plain_frame
 from catga_nats.later import Mover
+from catga_nats.live import LiveSubscription
 from catga_nats.mux import Missing
 from catga_nats.outbox import in_batch
 from catga_nats.overflow import Overflow
@@ -303,3 +305,19 @@ def expects_what_it_was_started_with(real: Any) -> Any:
         return
 
     return be_exact
+
+
+@mutant(
+    Base.NATS,
+    LiveSubscription,
+    "start",
+    law="test_a_live_listener_goes_on_after_its_connection_was_cut",
+)
+def subscribes_again_after_a_reconnect(real: Any) -> Any:
+    """Though the client has done so by itself: each live message comes twice from then on."""
+
+    async def start(self: LiveSubscription) -> None:
+        await real(self)
+        self._connection.on_reconnected.append(partial(real, self))
+
+    return start

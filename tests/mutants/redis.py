@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
 from catga.errors import CatgaError
-from catga.spi import Outgoing, Receipt, SettleResult
+from catga.spi import Outgoing, PublishResult, Receipt, SettleResult
 from catga_redis import committing, groups, later, settling, streams, trimming
 from catga_redis.errors import unconfirmed
 from catga_redis.names import effect_key
@@ -226,3 +228,21 @@ def two_step_commit_on_redis(real: Any) -> Any:
         return result
 
     return commit_effects
+
+
+@mutant(
+    Base.REDIS,
+    Publisher,
+    "publish",
+    law="test_a_cancelled_publish_is_cancelled_and_leaves_the_rest_usable",
+)
+def a_begun_publish_swallows_its_cancellation(real: Any) -> Any:
+    """Once it has begun, it goes on to its end and returns as if nobody had cancelled it."""
+
+    async def publish(self: Publisher, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        begun: asyncio.Future[list[PublishResult]] = asyncio.ensure_future(real(self, batch))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(begun)
+        return await begun
+
+    return publish

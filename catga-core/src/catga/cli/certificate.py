@@ -57,8 +57,14 @@ class Certificate:
 
     @property
     def status(self) -> int:
-        """The exit status of the program."""
+        """The exit status of the program, when there is something that was shown or is broken."""
         return INTERRUPTED if self.interrupted else int(bool(self.broken))
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing of the broker: all was tried, and no law is shown or broken."""
+        counts = self.counts
+        return self.planned == counts[Verdict.NOT_SHOWN] and not self.interrupted
 
     @property
     def versions(self) -> dict[str, str]:
@@ -75,7 +81,7 @@ def as_json(certificate: Certificate) -> dict[str, Any]:
     """Return the certificate as one JSON object."""
     counts = certificate.counts
     return {
-        "ok": not certificate.broken and not counts["untried"],
+        "ok": not (certificate.broken or counts["untried"] or certificate.empty),
         "url": certificate.url,
         "transport": certificate.transport,
         "versions": certificate.versions,

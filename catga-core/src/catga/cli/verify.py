@@ -60,7 +60,7 @@ def verify(
     Each law works in a namespace of its own and removes it, also after Ctrl-C (a second one ends
     the program at once). A law that cannot be shown from here is listed with what is missing.
 
-    Exit status 1 when a law is broken, 2 when nothing could be tried, 130 after Ctrl-C.
+    Exit status 1 when a law is broken, 2 when nothing could be tried or shown, 130 after Ctrl-C.
     """
     # The contract and all it stands on would slow every other command down.
     from catga.cli.verifying import Wanted, hold_to_contract  # noqa: PLC0415

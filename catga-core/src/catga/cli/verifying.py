@@ -70,11 +70,13 @@ def hold_to_contract(url: str, wanted: Wanted, *, in_json: bool) -> int:
         click.echo(json.dumps(as_json(certificate), ensure_ascii=False))
     else:
         show(certificate, verbose=is_verbose())
+    if certificate.empty:
+        raise _CannotVerify("no law was shown: what each one needs is listed")
     return certificate.status
 
 
 class _CannotVerify(CommandFailed):
-    """Nothing could be tried: not the same as a broken law."""
+    """Nothing could be tried, or shown: not the same as a broken law."""
 
     exit_code = 2
 

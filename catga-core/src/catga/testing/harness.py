@@ -144,29 +144,41 @@ class Harness:
             self._note(name, missing)
             return
 
+        async def perform(stage: Stage) -> None:
+            await stage.open()
+            if missing := needs - stage.anchor.capabilities.present - self.abilities:
+                self._note(name, missing)
+            else:
+                await act(stage)
+
         async def bounded() -> None:
             stage = Stage(self)
-            async with asyncio.timeout(self.law_seconds):
+            try:
+                async with asyncio.timeout(self.law_seconds):
+                    try:
+                        await perform(stage)
+                    finally:
+                        _stay_cancelled()
+            except NotShown as reason:
+                self.not_shown[name] = str(reason)
+            finally:
                 try:
-                    await stage.open()
-                    missing = needs - stage.anchor.capabilities.present - self.abilities
-                    if missing:
-                        self._note(name, missing)
-                    else:
-                        await act(stage)
-                except NotShown as reason:
-                    self.not_shown[name] = str(reason)
+                    await finish(stage.close())  # bounded by itself
                 finally:
-                    await finish(stage.close())
-                    if (task := asyncio.current_task()) and task.cancelling():
-                        # Ctrl-C and the timeout cancel; what a law cancels it expects to be.
-                        raise asyncio.CancelledError
+                    _stay_cancelled()
 
         with asyncio.Runner() as runner:
             runner.run(bounded())
 
     def _note(self, name: str, missing: Iterable[Capability | Ability]) -> None:
         self.not_shown[name] = ", ".join(sorted(each.value for each in missing))
+
+
+def _stay_cancelled() -> None:
+    """Raise again what the code under a law swallowed."""
+    if (task := asyncio.current_task()) and task.cancelling():
+        # Ctrl-C and the timeout cancel; what a law cancels it expects to be.
+        raise asyncio.CancelledError
 
 
 @attrs.frozen

@@ -269,28 +269,36 @@ class Stage(Pace):
     # ---- the end
 
     async def close(self) -> None:
-        """Close everything, then remove what was made: nobody is left who could make it again."""
+        """Close everything, then remove what was made: nobody is left who could make it again.
+
+        Whatever does not end in its time is given up; the rest is done, then `AssertionError`.
+        """
         async with contextlib.AsyncExitStack() as last_first:
             last_first.push_async_callback(self._remove)
             last_first.push_async_callback(self.tasks.close)
             for proxy in self._proxies:
                 last_first.push_async_callback(proxy.close)
             for transport in self._transports:
-                last_first.push_async_callback(transport.close)
+                last_first.push_async_callback(self._close, transport)
+
+    async def _close(self, transport: Transport) -> None:
+        await self.wait(transport.close(), what="Transport.close")
 
     async def _remove(self) -> None:
         if not self._reached:
             return
         cleaner = self.harness.make()
         try:
-            await cleaner.open(self.runtime())
+            await self.wait(cleaner.open(self.runtime()), what="Transport.open")
             for namespace in self.namespaces:
-                await cleaner.remove(namespace)
-        except CatgaError as error:
+                await self.wait(cleaner.remove(namespace), what="Transport.remove")
+        except (CatgaError, AssertionError) as error:
             self.harness.left_behind.update(dict.fromkeys(self.namespaces, str(error)))
         finally:
-            await cleaner.close()
-            await self.tasks.close()
+            try:
+                await self._close(cleaner)
+            finally:
+                await self.tasks.close()
 
 
 def accepted(result: PublishResult) -> Receipt:

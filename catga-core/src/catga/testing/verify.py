@@ -65,7 +65,8 @@ class Check:
 
     family: str
     law: Law
-    act: Callable[[Harness], None] = attrs.field(repr=False)
+    act: Callable[[Harness], str | None] = attrs.field(repr=False)
+    """May return other words for the law: what it showed, where that is known only then."""
 
 
 @attrs.frozen
@@ -106,17 +107,17 @@ def harness_for(url: str, time_scale: float = 1.0, catalog: Catalog | None = Non
 
 
 def look_at(harness: Harness) -> Broker:
-    """Connect, and return what is there. Raises what connecting raises."""
+    """Connect, and return what is there. Raises what connecting raises, `TimeoutError` when it
+    hangs, and `AssertionError` when closing does."""
 
     async def look() -> Broker:
         stage = Stage(harness)
-        transport = harness.make()
         try:
-            await transport.open(stage.runtime())
+            async with asyncio.timeout(harness.law_seconds):
+                transport = await stage.transport()
             return Broker(transport.server, transport.capabilities)
         finally:
-            await transport.close()
-            await stage.tasks.close()
+            await stage.close()
 
     return asyncio.run(look())
 
@@ -196,31 +197,19 @@ def _scenarios() -> list[Check]:
 
 
 def _random(count: int, broker: Broker) -> list[Check]:
-    from hypothesis import given  # noqa: PLC0415 - an extra
-
-    from catga.testing.programs.coverage import Coverage  # noqa: PLC0415 - needs Hypothesis
-    from catga.testing.programs.play import keep_the_laws  # noqa: PLC0415 - the same
+    from catga.testing.programs.contract import (  # noqa: PLC0415 - needs Hypothesis
+        keep_the_laws_at_random,
+    )
     from catga.testing.programs.profiles import Profile  # noqa: PLC0415 - the same
-    from catga.testing.programs.steps import Program  # noqa: PLC0415 - the same
-    from catga.testing.programs.strategies import programs  # noqa: PLC0415 - the same
 
-    present = broker.capabilities.present
-    qualities = [int(qos) for qos, needed in QOS_CAPABILITY.items() if needed in present]
+    words = "no law is broken by {} random programs"
+    profile, present = Profile(manual=count, real=count), broker.capabilities.present
 
-    def act(harness: Harness) -> None:
-        coverage = Coverage()
+    def act(harness: Harness) -> str:
+        return words.format(keep_the_laws_at_random(harness, present, profile, PROGRAMS).programs)
 
-        @Profile(manual=count, real=count).settings(harness)
-        @given(programs(qualities, harness.abilities))
-        def run(program: Program) -> None:
-            keep_the_laws(harness, program, name=PROGRAMS, coverage=coverage)
-
-        run()
-        if coverage.programs:  # those of them that could be executed
-            harness.not_shown.pop(PROGRAMS, None)
-
-    words = f"no law is broken by {count} random programs"
-    return [Check(PROGRAMS, Law(PROGRAMS, words, None, frozenset()), act)] if qualities else []
+    check = Check(PROGRAMS, Law(PROGRAMS, words.format(count), None, frozenset()), act)
+    return [check] if present & {*QOS_CAPABILITY.values()} else []
 
 
 # ---- trying it
@@ -231,12 +220,12 @@ def find(check: Check, harness: Harness) -> Finding:
 
     Raises `KeyboardInterrupt` after Ctrl-C, when what the law made is removed.
     """
-    name = check.law.name
+    law, name = check.law, check.law.name
     harness.not_shown.pop(name, None)
     began = time.perf_counter()
     verdict, reason, report = Verdict.SHOWN, "", ""
     try:
-        check.act(harness)
+        law = attrs.evolve(law, words=check.act(harness) or law.words)
     except (Exception, asyncio.CancelledError) as error:
         verdict, reason = Verdict.BROKEN, _reason(error)
         report = "".join(traceback.format_exception(error))
@@ -244,7 +233,7 @@ def find(check: Check, harness: Harness) -> Finding:
         if name in harness.not_shown:
             verdict, reason = Verdict.NOT_SHOWN, harness.not_shown[name]
     seconds = time.perf_counter() - began
-    return Finding(check.family, check.law, verdict, seconds, reason, report)
+    return Finding(check.family, law, verdict, seconds, reason, report)
 
 
 def _reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from catga.model.capability import Capability
 from catga.spi import EffectKey
 from catga.testing.contract.messages import Charged, Refunded, keep
 from catga.testing.harness import law
-from catga.testing.stage import Stage
+from catga.testing.stage import NotShown, Stage
 from catga.testing.tap import Point
 
 __all__ = ["CrashesContract"]
@@ -24,7 +24,9 @@ _ID = "m-1"
 _NEXT = 100
 """Added to the number of a message: the one behind it."""
 _WINDOW = 0.5
-"""Seconds of the law; a broker's clock may be as late as it likes."""
+"""Seconds of the law; a broker's clock may be late."""
+_PATIENCE = 20.0
+"""Seconds, never scaled down."""
 
 
 @attrs.define
@@ -124,8 +126,10 @@ class CrashesContract:
             assert inbox is not None, "exactly once needs completion records"
             key = stage.completion("Charged", _ID, "law")
 
-            while (await stage.wait(inbox.completed([key])))[0]:
-                await stage.pass_time(_WINDOW)
+            async def forgotten() -> bool:
+                return not (await stage.wait(inbox.completed([key])))[0]
+
+            await _until_over(stage, "D", forgotten)
             await _stored_again(stage, bus)
             await stage.until(lambda: bus.counts()["law/Charged"].get("ack") == 2)
             await stage.pass_time(1.0)
@@ -237,5 +241,18 @@ def _short(stage: Stage, *windows: str) -> dict[str, object]:
 
 async def _stored_again(stage: Stage, bus: Bus) -> None:
     """Publish the id until it is stored anew: once, and that is the copy that counts."""
-    while (await stage.wait(bus.publish(Charged(1), message_id=_ID))).duplicate:
+
+    async def stored() -> bool:
+        return not (await stage.wait(bus.publish(Charged(1), message_id=_ID))).duplicate
+
+    await _until_over(stage, "W", stored)
+
+
+async def _until_over(stage: Stage, window: str, over: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `over`. A window is a minimum: who remembers for longer breaks no law."""
+    patience = stage.patience(_PATIENCE)
+    deadline = stage.clock.monotonic() + patience
+    while not await over():
+        if stage.clock.monotonic() > deadline:
+            raise NotShown(f"an end of {window} in less than {patience:.0f} s")
         await stage.pass_time(_WINDOW)

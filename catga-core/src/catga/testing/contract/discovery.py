@@ -238,7 +238,7 @@ class DiscoveryContract:
             assert bus.discovery.node.id == found.id
             await stage.wait(bus.discovery.heartbeat(load=0.5))
             (loaded,) = await stage.wait(eye.nodes())
-            until = stage.clock.monotonic() + 20.0
+            until = stage.clock.monotonic() + stage.patience(20.0)
             while (now := (await stage.wait(eye.nodes()))[0]).last_seen <= loaded.last_seen:
                 assert stage.clock.monotonic() < until, "its lease is not renewed"
                 await stage.pass_time(0.1)

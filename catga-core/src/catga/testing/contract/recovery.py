@@ -82,7 +82,8 @@ class RecoveryContract:
 
     @law(qos=0, needs=[Ability.CUT])
     async def test_a_live_listener_goes_on_after_its_connection_was_cut(self, stage: Stage) -> None:
-        """Faults, connection cut: a gap that the client sees is an event; then it listens again."""
+        """Faults, connection cut: a gap that the client sees is an event; then it listens again,
+        and no message comes twice."""
         proxy, url = await stage.proxy()
         transport = await stage.transport(url)
         listener = await stage.member(transport, "Tick", "", durable=False)
@@ -90,8 +91,10 @@ class RecoveryContract:
         assert [each.body for each in await stage.receive(listener, 1)] == [b"before"]
         proxy.cut()
         await stage.until(lambda: any(each.kind is EventKind.GAP for each in stage.events))
-        await stage.store(stage.anchor, stage.out("Tick", b"after", qos=0))
-        assert [each.body for each in await stage.receive(listener, 1)] == [b"after"]
+        for body in (b"after", b"later"):  # who subscribes again may be late for the first
+            await stage.store(stage.anchor, stage.out("Tick", body, qos=0))
+            assert [each.body for each in await stage.receive(listener, 1)] == [body]
+            await stage.nothing(listener)
 
     @law(qos=0, needs=[Ability.CUT])
     async def test_while_it_is_not_connected_nothing_is_taken(self, stage: Stage) -> None:

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from hypothesis import given
 
 from catga.model.capability import QOS_CAPABILITY, Capability
-from catga.testing.harness import Ability, Harness
+from catga.testing.harness import Harness
 from catga.testing.programs.coverage import Coverage
 from catga.testing.programs.play import keep_the_laws, without_logs
-from catga.testing.programs.profiles import chosen_profile
+from catga.testing.programs.profiles import Profile, chosen_profile
 from catga.testing.programs.scenarios import SCENARIOS, Scenario
 from catga.testing.programs.steps import Program
 from catga.testing.programs.strategies import programs
+from catga.testing.verify import look_at
 
-__all__ = ["ProgramContract"]
+__all__ = ["ProgramContract", "keep_the_laws_at_random"]
+
+_RANDOM = "test_random_programs_keep_the_laws"
 
 
 class ProgramContract:
@@ -27,23 +30,29 @@ class ProgramContract:
 
     def test_random_programs_keep_the_laws(self, harness: Harness) -> None:
         """Nor does any program that is drawn; and together they come to everything there is."""
-        coverage = Coverage()
-        drawn = programs(_qualities(harness), harness.abilities, harness.declared)
-
-        @chosen_profile().settings(harness)
-        @given(drawn)
-        def run(program: Program) -> None:
-            keep_the_laws(harness, program, coverage=coverage)
-
+        present = look_at(harness).capabilities.present
         with without_logs():
-            run()
-        able: set[Ability | Capability] = {*harness.abilities, *harness.declared}
-        assert not (lacking := coverage.lacking(able)), lacking
+            coverage = keep_the_laws_at_random(harness, present, chosen_profile(), _RANDOM)
+        assert not (lacking := coverage.lacking(harness.abilities | present)), lacking
 
 
-def _qualities(harness: Harness) -> frozenset[int]:
-    declared = harness.declared
-    return frozenset(int(qos) for qos, needed in QOS_CAPABILITY.items() if needed in declared)
+def keep_the_laws_at_random(
+    harness: Harness, present: frozenset[Capability], profile: Profile, name: str
+) -> Coverage:
+    """Assert that no program breaks a law that needs no more than what is `present`, and return
+    what they came to. Where none can be played, `Harness.not_shown` says so under `name`."""
+    coverage = Coverage()
+    qualities = [int(qos) for qos, needed in QOS_CAPABILITY.items() if needed in present]
+
+    @profile.settings(harness)
+    @given(programs(qualities, harness.abilities, present))
+    def run(program: Program) -> None:
+        keep_the_laws(harness, program, name=name, coverage=coverage)
+
+    run()
+    if coverage.programs:  # those of them that could be executed
+        harness.not_shown.pop(name, None)
+    return coverage
 
 
 def _test(name: str, scenario: Scenario) -> Callable[[ProgramContract, Harness], None]:

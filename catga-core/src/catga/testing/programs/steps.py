@@ -252,9 +252,9 @@ class Program(_Shown):
     def needs(self) -> frozenset[Capability | Ability]:
         """What a transport and its harness must be able to do."""
         qualities = (QOS_CAPABILITY[QualityOfService(qos)] for qos in self.qualities)
-        asks = {Capability.EXACTLY_ONCE} if self.asks else set()
+        once = {Capability.EXACTLY_ONCE} if self.asks or self.effects else set()
         more = {_NEEDS[type(step)] for step in self.steps if type(step) in _NEEDS}
-        return frozenset({Capability.LIVE_GROUPS, *qualities, *asks, *more, *self.faults})
+        return frozenset({Capability.LIVE_GROUPS, *qualities, *once, *more, *self.faults})
 
     @property
     def asks(self) -> bool:
