@@ -16,8 +16,8 @@ from catga.model.capability import Capability
 from catga.testing.faults import FaultProxy
 from catga.testing.programs.copies import read_copies
 from catga.testing.programs.effects import Question, audit
-from catga.testing.programs.faults import Faults, Proxies
-from catga.testing.programs.history import Asked, Disturbance, History, Published
+from catga.testing.programs.faults import RECOVERY, Faults, Proxies
+from catga.testing.programs.history import PUBLISHER, Asked, Disturbance, History, Published
 from catga.testing.programs.letters import read_letters, replay_letters
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
 from catga.testing.programs.steps import (
@@ -47,8 +47,6 @@ _DEADLINE = 10.0
 _PATIENCE = 8.0
 """Seconds of the law without any news after which nothing more is expected: longer than a lease
 and a timeout and a backoff together."""
-_RECOVERY = 6.0
-"""Real seconds that connections and their retries may take, with nothing to be seen meanwhile."""
 _ANSWER = 12.0
 """Seconds of the law that an answer is waited for: as long as a program needs to come to rest."""
 _ASKING = 40.0
@@ -266,8 +264,9 @@ class _Execution:
 
     def _proxies(self) -> Proxies:
         """Return what stands before the broker now, with whose it is."""
-        found = [(each.group, each.proxy) for each in self._members if each.present]
-        return [(who, proxy) for who, proxy in (("publisher", self._proxy), *found) if proxy]
+        found = [(each.group, each.number, each.proxy) for each in self._members if each.present]
+        every = [("publisher", PUBLISHER, self._proxy), *found]
+        return [(who, number, proxy) for who, number, proxy in every if proxy]
 
     def _new(self, step: Publish) -> int:
         self._qualities.append(step.qos)
@@ -295,7 +294,7 @@ class _Execution:
         assert self._publisher is not None
         entry = Asked(id_, last)
         self.history.asked.append(entry)
-        seconds = max(self._stage.scaled(_ANSWER), _RECOVERY if self._program.faults else 0.0)
+        seconds = max(self._stage.scaled(_ANSWER), RECOVERY if self._program.faults else 0.0)
         try:
             entry.answer = await self._publisher.request(
                 Question(words(id_)), to="a", message_id=id_, timeout=seconds
@@ -328,7 +327,7 @@ class _Execution:
         await self._faults.end(self._proxies())
         patience = self._stage.scaled(_PATIENCE)
         if self._program.faults or Capability.DELAY in self._program.needs:
-            patience = max(patience, _RECOVERY)
+            patience = max(patience, RECOVERY)
         end = self._clock.monotonic() + 10 * patience
         while self._clock.monotonic() < end:
             for group in self._program.groups:

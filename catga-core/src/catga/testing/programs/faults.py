@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeAlias
 
 from catga.testing.faults import FaultProxy
-from catga.testing.programs.history import Disturbance, History
+from catga.testing.programs.history import PUBLISHER, Disturbance, History
 from catga.testing.programs.steps import (
     Cut,
     CutAtWrite,
@@ -19,50 +19,67 @@ from catga.testing.programs.steps import (
 )
 from catga.testing.stage import Stage
 
-__all__ = ["Faults", "Proxies"]
+__all__ = ["RECOVERY", "Faults", "Proxies"]
 
-Proxies: TypeAlias = Sequence[tuple[str, FaultProxy]]
-"""What stands before the broker, with who goes through it: the publisher, or a group."""
+Proxies: TypeAlias = Sequence[tuple[str, int, FaultProxy]]
+"""What stands before the broker, with who goes through it: the publisher, or a group's member."""
+RECOVERY = 6.0
+"""Real seconds that connections and their retries may take, with nothing to be seen meanwhile."""
+_SLACK = 0.3
+"""Real seconds by which clients and brokers may look late after what has ended."""
+_TICK = 0.01
 
 
 class Faults:
-    """Carries out faults, and notes when anybody may have been kept from working."""
+    """Carries out faults, and notes when whom each has kept from working: from the moment it
+    really happened, until a lease after the connections are back."""
 
     def __init__(self, stage: Stage, history: History) -> None:
         self._stage = stage
         self._history = history
         self._pauses: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()
+        self._delays: list[Disturbance] = []
 
     async def befall(self, step: Fault, proxies: Proxies) -> None:
         """Do what the step says; a pause goes on beside what follows."""
-        kind, now = type(step).__name__, self._stage.clock.monotonic()
-        self._history.disturbances.append(Disturbance(kind, now))
         if isinstance(step, Restart):
-            await self._restart()
+            await self._restart(proxies)
         elif isinstance(step, Pause):
             self._pause(step.seconds)
-        elif isinstance(step, Cut):
-            for _, proxy in proxies:
-                proxy.cut()
         else:
-            for who, proxy in proxies:
-                if who == step.who:
-                    self._disturb(step, proxy)
+            for who, member, proxy in proxies:
+                if isinstance(step, Cut) or who == step.who:
+                    self._disturb(step, member, proxy)
 
-    def _disturb(self, step: CutAtWrite | Delay | HalfClose, proxy: FaultProxy) -> None:
+    def _disturb(
+        self, step: Cut | CutAtWrite | Delay | HalfClose, member: int, proxy: FaultProxy
+    ) -> None:
         if isinstance(step, CutAtWrite):
-            proxy.cut_at_write(step.k, step.when)
+            sprung = proxy.cut_at_write(step.k, step.when)
+            self._stage.tasks.spawn(self._trapped(sprung, member, proxy), "a trap")
         elif isinstance(step, Delay):
             seconds = self._stage.scaled(step.seconds)
             proxy.delay(seconds, seconds)
-        else:
-            proxy.half_close(up=step.way == "up", down=step.way == "down")
+            self._delays.append(self._begin("Delay", member))
+        elif proxy.links:
+            self._until_back(self._begin(type(step).__name__, member), [proxy])
+            if isinstance(step, Cut):
+                proxy.cut()
+            else:
+                proxy.half_close(up=step.way == "up", down=step.way == "down")
 
-    async def _restart(self) -> None:
+    async def _trapped(self, sprung: asyncio.Event, member: int, proxy: FaultProxy) -> None:
+        await sprung.wait()
+        self._until_back(self._begin("CutAtWrite", member), [proxy])
+
+    async def _restart(self, proxies: Proxies) -> None:
         restart = self._stage.harness.restart
         assert restart is not None, "this harness cannot restart its broker"
         await self._pauses_end()  # or what goes on would be another process
+        found = self._begin("Restart")
+        members = [proxy for _, member, proxy in proxies if member != PUBLISHER]
+        self._until_back(found, members)
         await self._stage.wait(_all([restart()]))
 
     def _pause(self, seconds: float) -> None:
@@ -73,7 +90,9 @@ class Faults:
 
     async def _one_after_the_other(self, pause: Awaitable[None]) -> None:
         async with self._turn:
+            found = self._begin("Pause")
             await pause
+            self._over(found)
 
     async def _pauses_end(self) -> None:
         pauses, self._pauses = self._pauses, []
@@ -82,8 +101,33 @@ class Faults:
     async def end(self, proxies: Proxies) -> None:
         """Let everything be well from now on."""
         await self._pauses_end()
-        for _, proxy in proxies:
+        for _, _, proxy in proxies:
             proxy.heal()
+        for delay in self._delays:
+            self._over(delay)
+
+    # ---- when it began, and when it was over
+
+    def _begin(self, kind: str, member: int | None = None) -> Disturbance:
+        found = Disturbance(kind, self._stage.clock.monotonic(), member=member)
+        self._history.disturbances.append(found)
+        return found
+
+    def _over(self, found: Disturbance) -> None:
+        found.end = self._stage.clock.monotonic() + self._stage.lease + _SLACK
+
+    def _until_back(self, found: Disturbance, proxies: Iterable[FaultProxy]) -> None:
+        before = [(proxy, proxy.counts.links) for proxy in proxies]
+        self._stage.tasks.spawn(self._back(found, before), "connections come back")
+
+    async def _back(self, found: Disturbance, before: Sequence[tuple[FaultProxy, int]]) -> None:
+        """Wait until all have a new connection; who has left, or cannot be watched, has none."""
+        latest = found.start + RECOVERY
+        while not before or any(proxy.counts.links == links for proxy, links in before):
+            if self._stage.clock.monotonic() >= latest:
+                break
+            await self._stage.clock.sleep(_TICK)
+        self._over(found)
 
 
 async def _all(works: Iterable[Awaitable[None]]) -> None:
