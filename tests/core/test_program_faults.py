@@ -13,12 +13,24 @@ import pytest
 
 from catga.testing.faults import FaultProxy
 from catga.testing.harness import Harness
-from catga.testing.programs import Cut, CutAtWrite, Delay, HalfClose, Pause, Restart
-from catga.testing.programs.faults import Faults, Proxies
+from catga.testing.programs import (
+    Cut,
+    CutAtCompletion,
+    CutAtWrite,
+    Delay,
+    HalfClose,
+    Pause,
+    Program,
+    Publish,
+    Restart,
+)
+from catga.testing.programs.coverage import Coverage
+from catga.testing.programs.faults import Faults, Way
 from catga.testing.programs.history import PUBLISHER, Copy, Disturbance, History, Published, Run
 from catga.testing.programs.laws import broken
 from catga.testing.programs.steps import Fault
 from catga.testing.stage import Stage
+from catga.testing.tap import Point, Tap
 
 
 @attrs.define
@@ -27,7 +39,7 @@ class Scene:
 
     faults: Faults
     history: History
-    proxies: Proxies
+    ways: list[Way]
     writers: list[asyncio.StreamWriter]
 
     async def connect(self, proxy: FaultProxy) -> None:
@@ -37,7 +49,7 @@ class Scene:
         self.writers.append(writer)
 
     async def befall(self, step: Fault) -> None:
-        await self.faults.befall(step, self.proxies)
+        await self.faults.befall(step, self.ways)
         await asyncio.sleep(0)
 
 
@@ -64,10 +76,11 @@ def play(act: Callable[[Scene], Awaitable[None]]) -> History:
             made = [(await stage.proxy())[0] for _ in range(3)]
             for proxy in made:
                 proxy.target = port
-            numbered = zip(("publisher", "a", "a"), (PUBLISHER, 0, 1), made, strict=True)
-            scene = Scene(Faults(stage, history), history, list(numbered), [])
-            for proxy in made:
-                await scene.connect(proxy)
+            numbered = zip(("publisher", "a", "a"), made, (PUBLISHER, 0, 1), strict=True)
+            ways = [Way(who, proxy, Tap(), member) for who, proxy, member in numbered]
+            scene = Scene(Faults(stage, history), history, ways, [])
+            for way in ways:
+                await scene.connect(way.proxy)
             await act(scene)
             for writer in scene.writers:
                 writer.close()
@@ -104,8 +117,8 @@ def test_a_fault_is_over_a_lease_after_the_connections_are_back(
         await scene.befall(step)
         assert [each.member for each in scene.history.disturbances] == hit
         assert not over(scene.history)
-        for _, _, proxy in scene.proxies:
-            await scene.connect(proxy)
+        for way in scene.ways:
+            await scene.connect(way.proxy)
         await until(lambda: over(scene.history))
 
     play(act)
@@ -118,7 +131,7 @@ def test_a_delay_is_over_once_it_is_healed_and_a_pause_once_it_has_passed() -> N
         assert [each.member for each in scene.history.disturbances] == [0, 1, None]
         await until(lambda: scene.history.disturbances[2].end < math.inf)
         assert not over(scene.history)
-        await scene.faults.end(scene.proxies)
+        await scene.faults.end(scene.ways)
         assert over(scene.history)
 
     play(act)
@@ -128,13 +141,23 @@ def test_what_did_not_happen_is_no_fault() -> None:
     async def act(scene: Scene) -> None:
         for step in (CutAtWrite("b"), CutAtWrite("a", 9), Delay("b"), HalfClose("b")):
             await scene.befall(step)
-        for _, _, proxy in scene.proxies:
-            proxy.cut()
-        await until(lambda: not any(proxy.links for _, _, proxy in scene.proxies))
+        for way in scene.ways:
+            way.proxy.cut()
+        await until(lambda: not any(way.proxy.links for way in scene.ways))
         await scene.befall(Cut())
-        await scene.faults.end(scene.proxies)
+        await scene.faults.end(scene.ways)
 
     assert play(act).disturbances == []
+
+
+def test_only_what_happened_was_shown() -> None:
+    program = Program((CutAtWrite("b"), Cut(), Publish(2)))
+    coverage = Coverage()
+    coverage.add(program, History(("a",)))
+    assert (coverage.counts["CutAtWrite"], coverage.counts["Cut"]) == (0, 0)
+    assert coverage.counts["Publish"] == 1
+    coverage.add(program, History(("a",), disturbances=[Disturbance("CutAtWrite", 1.0)]))
+    assert (coverage.counts["CutAtWrite"], coverage.counts["Cut"]) == (1, 0)
 
 
 def test_a_trap_is_a_fault_of_the_member_at_which_it_springs() -> None:
@@ -144,6 +167,24 @@ def test_a_trap_is_a_fault_of_the_member_at_which_it_springs() -> None:
         await until(lambda: bool(scene.history.disturbances))
 
     assert [(each.kind, each.member) for each in play(act).disturbances] == [("CutAtWrite", 1)]
+
+
+@pytest.mark.parametrize(
+    ("before", "kind"), [(Point.HANDLED, "CutAtCompletion"), (Point.RECORDED, "CutAtWrite")]
+)
+def test_a_completion_is_cut_only_while_it_is_on_its_way(before: Point, kind: str) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.befall(CutAtCompletion("a"))
+        member = scene.ways[1]
+        await scene.connect(member.proxy)
+        assert scene.history.disturbances == [], "any other write passes"
+        for point in (Point.LOOKED_UP, Point.HANDLED, Point.RECORDED):
+            await member.tap.reach(point)
+            if point is before:
+                scene.writers[1].write(b".")
+                await until(lambda: bool(scene.history.disturbances))
+
+    assert [(each.kind, each.member) for each in play(act).disturbances] == [(kind, 0)]
 
 
 def run(member: int, start: float, **more: Any) -> Run:
@@ -163,8 +204,8 @@ def test_long_after_a_fault_the_laws_are_exact() -> None:
 
     async def act(scene: Scene) -> None:
         await scene.befall(Cut())
-        for _, _, proxy in scene.proxies:
-            await scene.connect(proxy)
+        for way in scene.ways:
+            await scene.connect(way.proxy)
         await until(lambda: over(scene.history))
 
     history.disturbances = play(act).disturbances

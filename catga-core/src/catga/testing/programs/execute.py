@@ -16,8 +16,8 @@ from catga.model.capability import Capability
 from catga.testing.faults import FaultProxy
 from catga.testing.programs.copies import read_copies
 from catga.testing.programs.effects import Question, audit
-from catga.testing.programs.faults import RECOVERY, Faults, Proxies
-from catga.testing.programs.history import PUBLISHER, Asked, Disturbance, History, Published
+from catga.testing.programs.faults import RECOVERY, Faults, Way
+from catga.testing.programs.history import Asked, Disturbance, History, Published
 from catga.testing.programs.letters import read_letters, replay_letters
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
 from catga.testing.programs.steps import (
@@ -260,13 +260,18 @@ class _Execution:
 
     @_do.register
     async def _(self, step: Fault) -> None:
-        await self._faults.befall(step, self._proxies())
+        await self._faults.befall(step, self._ways())
 
-    def _proxies(self) -> Proxies:
-        """Return what stands before the broker now, with whose it is."""
-        found = [(each.group, each.number, each.proxy) for each in self._members if each.present]
-        every = [("publisher", PUBLISHER, self._proxy), *found]
-        return [(who, number, proxy) for who, number, proxy in every if proxy]
+    def _ways(self) -> list[Way]:
+        """Return the ways to the broker that there are now."""
+        found = [
+            Way(each.group, each.proxy, each.tap, each.number)
+            for each in self._members
+            if each.present and each.proxy
+        ]
+        if self._proxy is not None:
+            found.insert(0, Way("publisher", self._proxy, self._stage.tap))
+        return found
 
     def _new(self, step: Publish) -> int:
         self._qualities.append(step.qos)
@@ -324,7 +329,7 @@ class _Execution:
         )
 
     async def _come_to_rest(self) -> None:
-        await self._faults.end(self._proxies())
+        await self._faults.end(self._ways())
         patience = self._stage.scaled(_PATIENCE)
         if self._program.faults or Capability.DELAY in self._program.needs:
             patience = max(patience, RECOVERY)

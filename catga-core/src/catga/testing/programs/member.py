@@ -30,6 +30,7 @@ from catga.testing.programs.effects import (
 from catga.testing.programs.history import Disturbance, History, Parked, Run, Settled
 from catga.testing.programs.steps import Deed
 from catga.testing.stage import Stage
+from catga.testing.tap import Tap
 
 __all__ = ["MESSAGES", "Member", "Script", "words"]
 
@@ -157,6 +158,8 @@ class Member(Instrument):
         self._script = script
         self._clock = MemberClock(stage.clock)
         self._proxy: FaultProxy | None = None
+        self.tap = Tap()
+        """What it hands over to its transport."""
         self._open: set[Run] = set()
         self._runs: dict[Context, Run] = {}
         self._vanishing: asyncio.Task[None] | None = None
@@ -171,7 +174,12 @@ class Member(Instrument):
             self._proxy, url = await self._stage.proxy()
         derived = DERIVED if self._history.effects else ()
         self.bus = self._stage.bus(
-            url=url, group=self.group, clock=self._clock, settings=settings, publishes=derived
+            url=url,
+            group=self.group,
+            clock=self._clock,
+            settings=settings,
+            publishes=derived,
+            tap=self.tap,
         )
         for qos in sorted(qualities):
             self._register(qos)
