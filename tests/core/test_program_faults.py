@@ -222,3 +222,12 @@ def test_what_befell_the_publisher_excuses_no_member() -> None:
     history.copies = [Copy("m0", 2)]
     history.disturbances = [Disturbance("Cut", 0.0, member=PUBLISHER)]
     assert {"exactly_once", "done_is_done"} <= {each.law for each in broken(history)}
+
+
+def test_what_was_told_as_done_is_done_also_under_a_fault() -> None:
+    history = History(("a",), flight=0.2)
+    history.disturbances = [Disturbance("CutAtCompletion", 6.05, 9.0, 0)]
+    for again, laws in ((6.2, set()), (8.0, {"done_is_done"})):
+        history.runs = [run(0, 1.0), run(1, again, attempt=2)]
+        found = {each.law for each in broken(history)}
+        assert found & {"done_is_done", "exactly_once", "one_at_a_time"} == laws

@@ -368,9 +368,9 @@ class _Execution:
         qualities = sorted({each.qos for each in self.history.published if each.qos})
         copies = _all(read_copies(self._stage, qos) for qos in qualities)
         self.history.copies = [each for found in await self._stage.wait(copies) for each in found]
-        if self._program.effects or self._program.asks:
-            ids = [each.id for each in self.history.published if each.qos == 2]
-            asked = self.history.asked
+        ids = [each.id for each in self.history.published if each.qos == 2]
+        asked = self.history.asked
+        if ids or asked:
             self.history.books = await audit(self._stage, self._program.groups, ids, asked)
         store = self._stage.anchor.dead_letters
         if store is not None:
