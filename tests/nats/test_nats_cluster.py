@@ -38,7 +38,9 @@ def nodes(binary: str | None) -> Iterator[NatsCluster]:
 
 @pytest.fixture
 def cluster(nodes: NatsCluster) -> NatsCluster:
-    return nodes.start()  # whoever the law before left dead
+    nodes.start()  # whoever the law before left dead
+    nodes.clear()
+    return nodes
 
 
 def bus_of(url: str, namespace: str, **more: Any) -> Bus:
