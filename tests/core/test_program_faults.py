@@ -231,16 +231,3 @@ def test_what_was_told_as_done_is_done_also_under_a_fault() -> None:
         history.runs = [run(0, 1.0), run(1, again, attempt=2)]
         found = {each.law for each in broken(history)}
         assert found & {"done_is_done", "exactly_once", "one_at_a_time"} == laws
-
-
-def test_attempts_go_back_only_for_whom_a_slow_line_brought_one_late() -> None:
-    history = History(("a",), attempts=4)
-    history.published = [Published("m0", 2, 0.0, frozenset("a"), "accepted")]
-    history.copies = [Copy("m0", 2)]
-    later = run(0, 1.0, attempt=4, deed="reject", effect=False, word="dead-letter")
-    history.runs = [later, run(1, 7.0, attempt=3, word="lost")]
-    for member, end, told in ((1, 9.0, False), (1, 6.0, True), (2, 9.0, True)):
-        history.disturbances = [Disturbance("Delay", 0.5, end, member)]
-        assert ("attempts_count_up" in {each.law for each in broken(history)}) is told
-    history.disturbances = []
-    assert "attempts_count_up" in {each.law for each in broken(history)}

@@ -217,13 +217,12 @@ def attempts_count_up(history: History) -> Iterator[str]:
                 anew -= 1
                 continue
             # While this whole process stood still leases ended one after the other, and what came
-            # of that meets several members at once. Nor does a member know how long a delivery was
-            # on its way: over a slow line it believes in the lease for so much longer.
-            late = any(
-                each.kind in {"stall", "Delay"} and (each.touches(before) or each.touches(after))
+            # of that meets several members at once.
+            stalled = any(
+                each.kind == "stall" and (each.touches(before) or each.touches(after))
                 for each in history.disturbances
             )
-            if (more < 0 and not late) or (calm and (more < 1 or (exact and more > 1))):
+            if (more < 0 and not stalled) or (calm and (more < 1 or (exact and more > 1))):
                 yield f"{group} had {id_} in attempts {attempts}"
 
 
