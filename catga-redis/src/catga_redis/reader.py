@@ -159,6 +159,8 @@ class GroupReader:
             self._reading, self._waits = None, False
             self._wire.uncork()
             self._between_reads.set()
+        if not any(each.busy for each in hungry):
+            await asyncio.sleep(0)  # handlers first: to ask for more is a system call
 
     def _block(self) -> float:
         block = self._session.settings.block_time.total_seconds()
