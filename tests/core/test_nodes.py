@@ -326,14 +326,20 @@ def test_who_does_not_read_costs_nothing() -> None:
     run(law)
 
 
-def test_a_broker_that_is_not_there_takes_nobody_away() -> None:
+SAT_OUT = pytest.mark.parametrize(
+    "failure", [ConnectionLost("nobody at nats://h:1"), RuntimeError("a bug in a plugin")], ids=repr
+)
+
+
+@SAT_OUT
+def test_a_broker_that_is_not_there_takes_nobody_away(failure: Exception) -> None:
     async def law(desk: Desk) -> None:
         desk.store.put("one")
         async with desk.discovery.watch() as watch:
             await desk.read(watch, 0)
-            desk.store.failure = ConnectionLost("nobody at nats://h:1")
+            desk.store.failure = failure
             assert await desk.read(watch, TTL * 3) == []
-            assert watch.trouble == "nobody at nats://h:1"
+            assert watch.trouble == str(failure)
             assert [node.id for node in watch.nodes] == ["one"]
             desk.store.failure = None
             assert await desk.read(watch, TTL) == []
@@ -370,15 +376,16 @@ def test_a_reader_that_is_cancelled_takes_nothing_with_it() -> None:
     run(law)
 
 
-def test_a_lease_is_kept_over_failures_and_told_once() -> None:
+@SAT_OUT
+def test_a_lease_is_kept_over_failures_and_told_once(failure: Exception) -> None:
     async def law(desk: Desk) -> None:
         await desk.discovery.register(Node(id="one", service="s"))
         keeping = asyncio.create_task(desk.discovery.keep())
         await desk.clock.advance(TTL * 10)
         assert desk.store.log.count("renew") == pytest.approx(30, abs=2)
-        desk.store.failure = ConnectionLost("nobody")
+        desk.store.failure = failure
         await desk.clock.advance(TTL / 2)
-        assert [event.detail for event in desk.events] == ["node: nobody"]
+        assert [event.detail for event in desk.events] == [f"node: {failure}"]
         assert desk.discovery.lease_until > desk.clock.monotonic()
         await desk.clock.advance(TTL)
         assert desk.discovery.lease_until < desk.clock.monotonic()
@@ -459,8 +466,9 @@ def test_what_describes_no_node_is_refused(wrong: Any) -> None:
         Probe().bus(node=wrong)
 
 
+@SAT_OUT
 def test_a_bus_that_cannot_say_good_bye_drains_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     async def law(probe: Probe) -> None:
         bus, tries = probe.bus(node=True), list[str]()
@@ -468,14 +476,14 @@ def test_a_bus_that_cannot_say_good_bye_drains_all_the_same(
 
             async def fail(record: NodeRecord) -> bool:
                 tries.append(record.node.id)
-                raise ConnectionLost("nobody")
+                raise failure
 
             monkeypatch.setattr(bus.discovery._store, "deregister", fail)
             draining = asyncio.create_task(bus.drain())
             await probe.pass_time(2.5)
             assert draining.done()
             assert draining.result().abandoned == 0
-            assert len(tries) > 5, "it may be coming back"
+            assert len(tries) > 5 or not isinstance(failure, ConnectionLost), "it may come back"
 
     run_bus(law)
 

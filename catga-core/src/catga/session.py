@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Sequence
@@ -21,7 +20,8 @@ from catga.engine.requests import Requester, Responder
 from catga.engine.services import Services
 from catga.engine.signals import Signals
 from catga.engine.transaction import Encode
-from catga.errors import CapabilityError, CatgaError
+from catga.engine.wording import trace_unforeseen, words_of
+from catga.errors import CapabilityError
 from catga.ground.ids import new_instance
 from catga.ground.tasks import TaskOwner, finish
 from catga.model.capability import QOS_CAPABILITY, Capability
@@ -295,8 +295,12 @@ class Session:
         try:
             if self._discovery is not None:
                 await self._discovery.deregister()
-        except CatgaError as error:
-            words = f"the node could not say good-bye, it is seen until its lease ends: {error}"
+        except Exception as error:
+            trace_unforeseen(error, "saying good-bye met what nobody foresaw")
+            words = (
+                "the node could not say good-bye, it is seen until its lease ends: "
+                f"{words_of(error)}"
+            )
             self._heard(TransportEvent(EventKind.TROUBLE, words))
 
     async def close(self) -> None:
@@ -309,5 +313,7 @@ class Session:
         await self.publisher.flush(_LAST_WORDS)
         self.publisher.close()
         for step in (self.requester.close, self.plan.transport.close, self.tasks.close):
-            with contextlib.suppress(CatgaError):
+            try:
                 await step()
+            except Exception as error:
+                trace_unforeseen(error, "closing met what nobody foresaw")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from catga.engine.membership import Watch, in_order
+from catga.engine.wording import trace_unforeseen, words_of
 from catga.errors import (
     AuthenticationError,
-    CatgaError,
     ConfigurationError,
     LeaseLost,
     NodeTaken,
@@ -182,8 +182,9 @@ class Discovery:
                 await self._renew(record)
             except LeaseLost:
                 await self._take(record)
-        except CatgaError as error:
-            self._tell(str(error))
+        except Exception as error:
+            trace_unforeseen(error, "keeping a node's lease met what nobody foresaw")
+            self._tell(words_of(error))
 
     async def _take(self, record: NodeRecord) -> None:
         begun = self._clock.monotonic()

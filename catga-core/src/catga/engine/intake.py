@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
@@ -11,10 +10,10 @@ from catga.codecs import EventReader
 from catga.engine.handling import Handler
 from catga.engine.outcomes import Outcomes
 from catga.engine.services import Services
+from catga.engine.wording import trace_unforeseen, words_of
 from catga.engine.work import Feed, State, Work
 from catga.errors import (
     CapabilityError,
-    CatgaError,
     ConfigurationError,
     SubscriptionClosed,
     TransportError,
@@ -28,7 +27,6 @@ __all__ = ["Intake"]
 _AT_MOST, _EXACTLY = QualityOfService.AT_MOST_ONCE, QualityOfService.EXACTLY_ONCE
 _ACK = Ack()
 _POLL = 5.0
-_log = logging.getLogger("catga")
 _PAUSE = 0.5
 
 
@@ -71,7 +69,7 @@ class Intake:
                 await self._s.clock.sleep(_PAUSE)
                 continue
             except Exception as error:
-                _log.exception("%s: receiving failed, and is tried again", self._name)
+                trace_unforeseen(error, f"{self._name}: receiving failed, and is tried again")
                 self._trouble(f"receiving failed: {error!r}")
                 await self._s.clock.sleep(_PAUSE)
                 continue
@@ -84,13 +82,24 @@ class Intake:
                 await asyncio.sleep(0)
 
     async def _reopen(self, feed: Feed, reason: Exception) -> None:
+        """Open another subscription, however long that takes: one that was closed says nothing."""
         self._trouble(f"the subscription ended ({reason}); opening it again")
-        await self._s.clock.sleep(_PAUSE)
-        try:
-            await feed.subscription.close()
-            feed.subscription = await self._s.resubscribe(feed.source)
-        except CatgaError as error:
-            self._trouble(f"it could not be opened: {error}")
+        closed, told = False, ""
+        while not feed.draining:
+            await self._s.clock.sleep(_PAUSE)
+            try:
+                if not closed:
+                    await feed.subscription.close()
+                    closed = True
+                feed.subscription = await self._s.resubscribe(feed.source)
+            except Exception as error:
+                words = words_of(error)
+                if words != told:
+                    trace_unforeseen(error, f"{self._name}: opening a subscription again failed")
+                    self._trouble(f"it could not be opened: {words}")
+                told = words
+            else:
+                return
 
     def _trouble(self, detail: str) -> None:
         self._s.emit(TransportEvent(EventKind.TROUBLE, f"{self._name}: {detail}"))
@@ -134,8 +143,7 @@ class Intake:
             for work in _queued(works):
                 self._outcomes.park(work, "exactly once cannot be kept here", error)
         except Exception as error:
-            if not isinstance(error, CatgaError):
-                _log.exception("%s: preparing exactly once failed, and is tried again", self._name)
+            trace_unforeseen(error, f"{self._name}: preparing exactly once failed")
             self._trouble(f"exactly once cannot be kept now: {error!r}")
             for work in _queued(works):
                 self._outcomes.decide(work, Nack(_PAUSE))

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import attrs
 
 from catga.engine.once import failure_of
-from catga.errors import CatgaError
+from catga.engine.wording import trace_unforeseen, words_of
 from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner
 from catga.spi import Completion, InboxStore, Transport
@@ -93,8 +93,9 @@ class KeptResponses:
         try:
             keys = [search.key for search in due.values()]
             found = [None] * len(keys) if inbox is None else await self._read(inbox, keys)
-        except CatgaError as error:
-            _log.debug("kept responses cannot be read now: %s", error)
+        except Exception as error:
+            trace_unforeseen(error, "reading kept responses met what nobody foresaw")
+            _log.debug("kept responses cannot be read now: %s", words_of(error))
             found = [None] * len(due)
         now = self._clock.monotonic()
         for (waiter, search), body in zip(due.items(), found, strict=True):

@@ -11,7 +11,8 @@ from typing import Self
 
 import attrs
 
-from catga.errors import AuthenticationError, CatgaError, ConfigurationError
+from catga.engine.wording import trace_unforeseen, words_of
+from catga.errors import AuthenticationError, ConfigurationError
 from catga.ground.clock import Clock
 from catga.model.node import ChangeKind, Node, NodeChange
 from catga.spi import NodeStore, Sighting, Snapshot
@@ -161,8 +162,9 @@ class Watch:
             await self._look()
         except _FINAL:
             raise
-        except CatgaError as error:
-            self.trouble = str(error)
+        except Exception as error:
+            trace_unforeseen(error, "looking at the nodes met what nobody foresaw")
+            self.trouble = words_of(error)
             self._hinted = False  # the next one comes with the connection
             self._plan(self._pause * (1 + self._random()))
 

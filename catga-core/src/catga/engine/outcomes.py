@@ -10,9 +10,9 @@ from catga.engine.deadletters import describe
 from catga.engine.handling import Handler
 from catga.engine.once import Admitted, Once
 from catga.engine.services import Services
-from catga.engine.wording import words_of
+from catga.engine.wording import trace_unforeseen, words_of
 from catga.engine.work import State, Stop, Work
-from catga.errors import CatgaError, CodecError, DecodeError, LeaseLost
+from catga.errors import CodecError, DecodeError, LeaseLost
 from catga.model.retry import Reject, Retry
 from catga.policy import Park
 from catga.spi import Ack, Nack, Outgoing, Record
@@ -155,8 +155,9 @@ class Outcomes:
             return
         try:
             kept = await self.once.failures(works)
-        except CatgaError as error:
-            _log.warning("the failures of requests cannot be read: %s", error)
+        except Exception as error:
+            trace_unforeseen(error, "reading the failures of requests met what nobody foresaw")
+            _log.warning("the failures of requests cannot be read: %s", words_of(error))
             kept = [None] * len(works)
         for work, body in zip(works, kept, strict=True):
             if work.state is not State.QUEUED:

@@ -1,10 +1,22 @@
-"""What an error says of itself, as it can be kept and sent."""
+"""What an error says of itself, as it can be kept and sent, and when it is told with its trace."""
 
 from __future__ import annotations
 
-__all__ = ["words_of"]
+import logging
 
+from catga.errors import CatgaError
+
+__all__ = ["trace_unforeseen", "words_of"]
+
+_log = logging.getLogger("catga")
 _LONGEST = 2000
+
+
+def trace_unforeseen(error: BaseException, what: str) -> None:
+    """Log with its trace what a plugin never raises by its contract: where it came from is all
+    that there is to find it by."""
+    if not isinstance(error, CatgaError):
+        _log.error("%s", what, exc_info=error)
 
 
 def words_of(error: BaseException) -> str:
