@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -23,14 +24,21 @@ from catga.testing.running import Running
 __all__ = ["ServerProcess", "free_port", "named_servers"]
 
 
+_FIRST, _STRETCH, _STRETCHES = 15_000, 500, 34
+"""The ports that are given: the first, how many to a process, and for how many processes."""
+_turns = itertools.count(random.randrange(_STRETCH))  # noqa: S311 - no secret
+
+
 def free_port() -> int:
     """Return a loopback port that nobody listens on right now.
 
     It lies below the range from which the system gives ports to outgoing connections: one of
-    those could otherwise take it before the server does.
+    those could otherwise take it before the server does. Nor does another test's server: each
+    process goes round a stretch of 500 ports, and those started together have different ones.
     """
+    first = _FIRST + os.getpid() % _STRETCHES * _STRETCH
     while True:
-        port = random.randrange(15_000, 32_000)  # noqa: S311 - no secret
+        port = first + next(_turns) % _STRETCH
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
