@@ -17,6 +17,7 @@ from catga.testing.harness import Ability, Harness
 from catga.testing.programs import (
     Again,
     Ask,
+    CutAtCompletion,
     CutAtWrite,
     Delay,
     Drain,
@@ -342,7 +343,9 @@ def test_what_is_printed_of_a_program_needs_nothing_else_to_run() -> None:
         assert played == [("harness", program)]
 
 
-@pytest.mark.parametrize("kind", [Restart, CutAtWrite, Delay, HalfClose, Pause, Together, Replay])
+@pytest.mark.parametrize(
+    "kind", [Restart, CutAtCompletion, CutAtWrite, Delay, HalfClose, Pause, Together, Replay]
+)
 def test_every_kind_of_step_and_fault_is_drawn(kind: type) -> None:
     drawn = find(
         programs(abilities=frozenset(Ability)),

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from catga.errors import CatgaError
-from catga.spi import Outgoing, PublishResult, Receipt, SettleResult
+from catga.spi import Done, Outgoing, PublishResult, Receipt, SettleResult, Unknown
 from catga_redis import committing, groups, later, settling, streams, trimming
 from catga_redis.errors import unconfirmed
 from catga_redis.names import effect_key
@@ -54,6 +54,17 @@ def sets_the_dedupe_key_then_adds(real: Any) -> Any:
                 results[index] = unconfirmed(error)
 
     return store_once
+
+
+@mutant(Base.REDIS, Settler, "commit", law="test_a_completion_that_never_arrived_is_repeated")
+def takes_a_lost_connection_for_done(real: Any) -> Any:
+    """A completion that nobody answered is told as done."""
+
+    async def commit(self: Settler, work: Sequence[Any]) -> list[SettleResult]:
+        results = await real(self, work)
+        return [Done() if isinstance(each, Unknown) else each for each in results]
+
+    return commit
 
 
 @mutant(

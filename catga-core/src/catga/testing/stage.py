@@ -151,10 +151,11 @@ class Stage(Pace):
         settings: dict[str, object] | None = None,
         url: str | None = None,
         clock: Clock | None = None,
+        tap: Tap | None = None,
         **more: Any,
     ) -> Bus:
         """Return a bus on the same broker, in the same namespace, seen by `tap`; `url` is another
-        way there, `clock` replaces the stage's."""
+        way there, `clock` and `tap` replace the stage's."""
         given = {
             "lease": self.lease,
             "backoff_base": self.scaled(0.1),
@@ -169,15 +170,11 @@ class Stage(Pace):
         catalog, own = self.harness.plugins, self.harness.descriptor
         every = {**catalog.transports, **dict.fromkeys(own.schemes, own)}
         # The one of the completion records as well, where that is another one.
-        transports = {scheme: self._tapped(each) for scheme, each in every.items()}
+        transports = {scheme: _tapped(each, tap or self.tap) for scheme, each in every.items()}
         parts = Parts(
             clock=clock or self.clock, catalog=attrs.evolve(catalog, transports=transports)
         )
         return Bus(url or self.harness.url, settings=given, parts=parts, **arguments)
-
-    def _tapped(self, plugin: TransportDescriptor) -> TransportDescriptor:
-        make = plugin.factory
-        return attrs.evolve(plugin, factory=lambda *parts: TappedTransport(make(*parts), self.tap))
 
     @asynccontextmanager
     async def running(self, *buses: Bus) -> AsyncIterator[None]:
@@ -299,6 +296,11 @@ class Stage(Pace):
                 await self._close(cleaner)
             finally:
                 await self.tasks.close()
+
+
+def _tapped(plugin: TransportDescriptor, tap: Tap) -> TransportDescriptor:
+    make = plugin.factory
+    return attrs.evolve(plugin, factory=lambda *parts: TappedTransport(make(*parts), tap))
 
 
 def accepted(result: PublishResult) -> Receipt:

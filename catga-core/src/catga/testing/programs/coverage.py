@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from typing import get_args
 
 import attrs
 
 from catga.model.capability import Capability
 from catga.testing.harness import Ability
 from catga.testing.programs.history import History
-from catga.testing.programs.steps import Program, Step, Together
+from catga.testing.programs.steps import Fault, Program, Step, Together
 
 __all__ = ["Coverage"]
 
@@ -58,9 +59,16 @@ _MORE: Mapping[Ability | Capability, Mapping[str, float]] = {
     Capability.DELAY: {"Later": 0.05},
     Capability.DEAD_LETTERS: {"Replay": 0.05, "replayed": 0.02},
     Ability.RESTART: {"Restart": 0.01},
-    Ability.CUT: {"Cut": 0.01, "CutAtWrite": 0.02, "Delay": 0.01, "HalfClose": 0.01},
+    Ability.CUT: {
+        "Cut": 0.01,
+        "CutAtWrite": 0.005,
+        "CutAtCompletion": 0.002,
+        "Delay": 0.01,
+        "HalfClose": 0.01,
+    },
     Ability.PAUSE: {"Pause": 0.01},
 }
+_HAPPENS = frozenset({"stall", *(kind.__name__ for kind in get_args(Fault))})
 
 
 _FEW = 200
@@ -70,7 +78,7 @@ seen between not at all and three times as often as on the average (25 seeds).""
 
 @attrs.define
 class Coverage:
-    """How often each kind of step was taken, and each outcome came of it."""
+    """How often each kind of step was taken, each fault happened, and each outcome came of it."""
 
     programs: int = 0
     counts: Counter[str] = attrs.field(factory=Counter)
@@ -92,7 +100,7 @@ class Coverage:
             done = len(history.books.records) if effects is None else sum(effects.values())
             self.counts["completed"] += done
             self.counts["derived"] += history.books.echoes.total()
-        self.counts.update(each.kind for each in history.disturbances if each.kind == "stall")
+        self.counts.update(each.kind for each in history.disturbances if each.kind in _HAPPENS)
 
     def lacking(
         self, abilities: Collection[Ability | Capability] = ()
@@ -112,6 +120,7 @@ class Coverage:
 
 def _kinds(steps: Iterable[Step]) -> Iterable[str]:
     for step in steps:
-        yield type(step).__name__
+        if not isinstance(step, Fault):  # a fault counts when it has happened
+            yield type(step).__name__
         if isinstance(step, Together):
             yield from _kinds(step.steps)

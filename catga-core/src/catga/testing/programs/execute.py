@@ -16,7 +16,7 @@ from catga.model.capability import Capability
 from catga.testing.faults import FaultProxy
 from catga.testing.programs.copies import read_copies
 from catga.testing.programs.effects import Question, audit
-from catga.testing.programs.faults import Faults, Proxies
+from catga.testing.programs.faults import RECOVERY, Faults, Way
 from catga.testing.programs.history import Asked, Disturbance, History, Published
 from catga.testing.programs.letters import read_letters, replay_letters
 from catga.testing.programs.member import MESSAGES, TIMEOUT, Member, Script, words
@@ -47,8 +47,6 @@ _DEADLINE = 10.0
 _PATIENCE = 8.0
 """Seconds of the law without any news after which nothing more is expected: longer than a lease
 and a timeout and a backoff together."""
-_RECOVERY = 6.0
-"""Real seconds that connections and their retries may take, with nothing to be seen meanwhile."""
 _ANSWER = 12.0
 """Seconds of the law that an answer is waited for: as long as a program needs to come to rest."""
 _ASKING = 40.0
@@ -262,12 +260,18 @@ class _Execution:
 
     @_do.register
     async def _(self, step: Fault) -> None:
-        await self._faults.befall(step, self._proxies())
+        await self._faults.befall(step, self._ways())
 
-    def _proxies(self) -> Proxies:
-        """Return what stands before the broker now, with whose it is."""
-        found = [(each.group, each.proxy) for each in self._members if each.present]
-        return [(who, proxy) for who, proxy in (("publisher", self._proxy), *found) if proxy]
+    def _ways(self) -> list[Way]:
+        """Return the ways to the broker that there are now."""
+        found = [
+            Way(each.group, each.proxy, each.tap, each.number)
+            for each in self._members
+            if each.present and each.proxy
+        ]
+        if self._proxy is not None:
+            found.insert(0, Way("publisher", self._proxy, self._stage.tap))
+        return found
 
     def _new(self, step: Publish) -> int:
         self._qualities.append(step.qos)
@@ -295,7 +299,7 @@ class _Execution:
         assert self._publisher is not None
         entry = Asked(id_, last)
         self.history.asked.append(entry)
-        seconds = max(self._stage.scaled(_ANSWER), _RECOVERY if self._program.faults else 0.0)
+        seconds = max(self._stage.scaled(_ANSWER), RECOVERY if self._program.faults else 0.0)
         try:
             entry.answer = await self._publisher.request(
                 Question(words(id_)), to="a", message_id=id_, timeout=seconds
@@ -325,10 +329,10 @@ class _Execution:
         )
 
     async def _come_to_rest(self) -> None:
-        await self._faults.end(self._proxies())
+        await self._faults.end(self._ways())
         patience = self._stage.scaled(_PATIENCE)
         if self._program.faults or Capability.DELAY in self._program.needs:
-            patience = max(patience, _RECOVERY)
+            patience = max(patience, RECOVERY)
         end = self._clock.monotonic() + 10 * patience
         while self._clock.monotonic() < end:
             for group in self._program.groups:
@@ -364,9 +368,9 @@ class _Execution:
         qualities = sorted({each.qos for each in self.history.published if each.qos})
         copies = _all(read_copies(self._stage, qos) for qos in qualities)
         self.history.copies = [each for found in await self._stage.wait(copies) for each in found]
-        if self._program.effects or self._program.asks:
-            ids = [each.id for each in self.history.published if each.qos == 2]
-            asked = self.history.asked
+        ids = [each.id for each in self.history.published if each.qos == 2]
+        asked = self.history.asked
+        if ids or asked:
             self.history.books = await audit(self._stage, self._program.groups, ids, asked)
         store = self._stage.anchor.dead_letters
         if store is not None:

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 __all__ = [
+    "PUBLISHER",
     "Asked",
     "Books",
     "Copy",
@@ -23,6 +24,8 @@ __all__ = [
 ]
 
 Outcome: TypeAlias = Literal["accepted", "rejected", "unknown"]
+PUBLISHER = -1
+"""In the place of a member's number."""
 
 
 @attrs.define
@@ -87,7 +90,8 @@ class Parked:
 
 @attrs.define
 class Disturbance:
-    """A time in which one member (or everybody, when `member` is None) could not work."""
+    """A time in which one member (or everybody, when `member` is None) could not work, and what
+    it had in hand could come to others: so it ends a lease after all is well again."""
 
     kind: str
     start: float
@@ -174,3 +178,8 @@ class History:
         """Say whether anything can have kept this run from being settled."""
         flight = 0.0 if run.qos == 2 else self.flight
         return any(each.touches(run, flight) for each in self.disturbances)
+
+    def calm(self, id_: str) -> bool:
+        """Say whether all that went wrong was over before this id was published."""
+        first = min((each.at for each in self.published if each.id == id_), default=-math.inf)
+        return all(each.end < first for each in self.disturbances)

@@ -90,13 +90,11 @@ def at_most_once(history: History) -> Iterator[str]:
 
 def live_members_get_it(history: History) -> Iterator[str]:
     """At QoS 0, with no fault and a member that listens, exactly once."""
-    if history.disturbances:
-        return
     got = Counter((run.group, run.id) for run in history.runs if run.qos == 0)
     wanted = Counter(
         (group, each.id)
         for each in history.published
-        if each.qos == 0 and each.outcome == "accepted"
+        if each.qos == 0 and each.outcome == "accepted" and history.calm(each.id)
         for group in each.live
     )
     for (group, id_), count in wanted.items():
@@ -148,9 +146,14 @@ def exactly_once(history: History) -> Iterator[str]:
 
 
 def done_is_done(history: History) -> Iterator[str]:
-    """At QoS 2 nothing starts after a completion was confirmed, whatever fails then."""
+    """At QoS 2 nothing starts after a completion was confirmed, whatever fails then: at most what
+    another member, in whose hands it came meanwhile, had looked up just before."""
     for (group, id_), runs in _by_group(history, 2):
-        done = [run.settled for run in runs if run.word == "ack" and not history.disturbed(run)]
+        done = [
+            run.settled + (history.flight if history.disturbed(run) else 0.0)
+            for run in runs
+            if run.word == "ack"
+        ]
         if done and runs[-1].start > min(done):
             yield f"{group} ran {id_} again after it was acknowledged"
 
@@ -163,7 +166,7 @@ def stored_once(history: History) -> Iterator[str]:
     for (id_, qos), count in copies.items():
         most = 1 if qos == 2 else calls[id_]
         # The bus itself repeats a publish whose answer was lost: at QoS 1 that may store it again.
-        if count > most and not (qos == 1 and history.disturbances):
+        if count > most and (qos == 2 or history.calm(id_)):
             yield f"{id_} is stored {count} times after {calls[id_]} publishes at QoS {qos}"
     for id_ in accepted:
         if not any(id_ == stored for stored, _ in copies):
@@ -189,39 +192,48 @@ def receipts_tell_duplicates(history: History) -> Iterator[str]:
         calls = [each for each in history.published if each.id == id_]
         new = sum(each.outcome == "accepted" and not each.duplicate for each in calls)
         # After a lost answer the first receipt can be that of the repeat.
-        clear = not history.disturbances and all(each.outcome == "accepted" for each in calls)
+        clear = history.calm(id_) and all(each.outcome == "accepted" for each in calls)
         if new > 1 or (clear and new != 1):
             yield f"{new} of {len(calls)} receipts say that {id_} was new"
 
 
 def attempts_count_up(history: History) -> Iterator[str]:
     """The first attempt is 1, the next is one more; given back by a member that leaves, or lost
-    with one, an attempt is used up without a run. A replay begins anew."""
+    with one, an attempt is used up without a run. A replay begins anew, and where a broker that
+    ended forgot that what was replayed had been settled, both go on side by side."""
     copies = Counter(each.id for each in history.copies)
     exact = not history.drains
-    undisturbed = exact and not history.disturbances
     for (group, id_), runs in _by_group(history, 1, 2):
         if copies[id_] > 1:
             continue
+        calm = history.calm(id_)
         attempts = [run.attempt for run in runs]
-        if attempts[0] < 1 or (undisturbed and attempts[0] != 1):
+        if attempts[0] < 1 or (exact and calm and attempts[0] != 1):
             yield f"{group} had {id_} first in attempt {attempts[0]}"
-        anew = history.perhaps_replayed[group, id_]
-        for before, after in pairwise(runs):
-            more = after.attempt - before.attempt
-            if more <= 0 and anew and (after.attempt == 1 or not undisturbed):
-                anew -= 1
-                continue
+        replays = history.perhaps_replayed[group, id_]
+        if calm:
+            anew = [after for before, after in pairwise(attempts) if after <= before]
+            skips = any(after > before + 1 for before, after in pairwise(attempts))
+            wrong = len(anew) > replays or (exact and (skips or set(anew) - {1}))
+        else:
             # While this whole process stood still leases ended one after the other, and what came
-            # of that meets several members at once.
-            stalled = any(
-                each.kind == "stall" and (each.touches(before) or each.touches(after))
-                for each in history.disturbances
-            )
-            if (more < 0 and not stalled) or (
-                not history.disturbances and (more < 1 or (exact and more > 1))
-            ):
-                yield f"{group} had {id_} in attempts {attempts}"
+            # of that meets several members at once. Nor does a member know how long a delivery
+            # was on its way: over a slow line it believes in the lease for so much longer.
+            late = [each for each in history.disturbances if each.kind in {"stall", "Delay"}]
+            in_time = [run.attempt for run in runs if not any(each.touches(run) for each in late)]
+            wrong = _most_falling(in_time) > 1 + replays
+        if wrong:
+            yield f"{group} had {id_} in attempts {attempts}"
+
+
+def _most_falling(attempts: list[int]) -> int:
+    """Return the length of the longest part, in order, of which each is less than the one before:
+    as many counts going up it takes, side by side, to give these attempts (Dilworth)."""
+    longest: list[int] = []
+    for number, attempt in enumerate(attempts):
+        above = [longest[k] for k in range(number) if attempts[k] > attempt]
+        longest.append(1 + max(above, default=0))
+    return max(longest, default=0)
 
 
 def a_failure_waits(history: History) -> Iterator[str]:
@@ -263,7 +275,7 @@ def the_last_failure_parks(history: History) -> Iterator[str]:
     again, and what is tried before is not given up."""
     copies = Counter(each.id for each in history.copies)
     for run in history.runs:
-        if not run.qos or history.disturbances or copies[run.id] > 1:
+        if not run.qos or history.disturbed(run) or copies[run.id] > 1:
             continue
         last = run.attempt >= history.attempts and run.deed in _FAILURES
         dead = run.word == "dead-letter"
@@ -299,14 +311,12 @@ def the_books_balance(history: History) -> Iterator[str]:
     ended = Counter(
         (each.group, each.id) for each in history.settled if each.word in {"ack", "dead-letter"}
     )
-    strange = {each.word for each in history.settled if each.qos} & {"lost", "unknown"}
-    if history.disturbances:
-        return
-    if strange:
+    words = {each.word for each in history.settled if each.qos and history.calm(each.id)}
+    if strange := words & {"lost", "unknown"}:
         yield f"without any fault a delivery was {' and '.join(sorted(strange))}"
     copies = Counter(each.id for each in history.copies)
     for id_, count in copies.items():
-        for group in history.groups:
+        for group in history.groups if history.calm(id_) else ():
             count_there = count + history.replayed[group, id_]
             if ended[group, id_] != count_there:
                 yield f"{group} settled {id_} {ended[group, id_]} times, of {count_there} copies"
@@ -332,9 +342,20 @@ def _repeats(history: History, qos: int, copies: Counter[str]) -> Iterator[str]:
     for (group, id_), runs in _by_group(history, qos):
         effects = [run for run in runs if run.effect]
         excused = sum(history.disturbed(run) for run in effects)
+        if qos == 1:
+            excused += sum(_forgotten(history, *pair) for pair in pairwise(effects))
         most = max(1, copies[id_]) + excused
         if len(effects) > most:
             yield f"{id_} had {len(effects)} effects in {group}, at most {most} have a cause"
+
+
+def _forgotten(history: History, before: Run, after: Run) -> bool:
+    """Say whether a broker that ended may have forgotten an acknowledgement that it had had: at
+    QoS 1 it may write them down late."""
+    if history.disturbed(after):
+        return False  # excused already
+    restarts = (each.start for each in history.disturbances if each.kind == "Restart")
+    return any(before.settled <= start <= after.start for start in restarts)
 
 
 _EVERY: tuple[Law, ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -29,6 +30,7 @@ from catga.testing.programs.effects import (
 from catga.testing.programs.history import Disturbance, History, Parked, Run, Settled
 from catga.testing.programs.steps import Deed
 from catga.testing.stage import Stage
+from catga.testing.tap import Tap
 
 __all__ = ["MESSAGES", "Member", "Script", "words"]
 
@@ -156,9 +158,12 @@ class Member(Instrument):
         self._script = script
         self._clock = MemberClock(stage.clock)
         self._proxy: FaultProxy | None = None
+        self.tap = Tap()
+        """What it hands over to its transport."""
         self._open: set[Run] = set()
         self._runs: dict[Context, Run] = {}
         self._vanishing: asyncio.Task[None] | None = None
+        self._end = Disturbance("crash", math.inf, member=number)
 
     # ---- life
 
@@ -169,7 +174,12 @@ class Member(Instrument):
             self._proxy, url = await self._stage.proxy()
         derived = DERIVED if self._history.effects else ()
         self.bus = self._stage.bus(
-            url=url, group=self.group, clock=self._clock, settings=settings, publishes=derived
+            url=url,
+            group=self.group,
+            clock=self._clock,
+            settings=settings,
+            publishes=derived,
+            tap=self.tap,
         )
         for qos in sorted(qualities):
             self._register(qos)
@@ -204,18 +214,22 @@ class Member(Instrument):
             return
         self.present, self._crashed = False, True
         now = self._stage.clock.monotonic()
-        self._history.disturbances.append(Disturbance("crash", now, member=self.number))
+        self._end.start = now
+        self._history.disturbances.append(self._end)
         for run in self._open:
             run.end = now
         if self._proxy is not None:
             self._proxy.refuse()
             self._proxy.cut()
+            self._end.end = now + self._stage.lease
         else:  # in this process only the transport itself can let go
             self._vanishing = self._stage.tasks.spawn(self._vanish(), f"crash {self.number}")
 
     async def _vanish(self) -> None:
         with contextlib.suppress(ConfigurationError):  # not running: joining yet, or leaving
             await self.bus.transport.close()
+        now = self._stage.clock.monotonic()
+        self._end.end = min(self._end.end, now + self._stage.lease)
         await self.bus.close()
 
     async def gone(self) -> None:

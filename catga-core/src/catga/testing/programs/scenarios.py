@@ -11,6 +11,7 @@ from catga.testing.programs.steps import (
     Ask,
     Crash,
     Cut,
+    CutAtCompletion,
     CutAtWrite,
     Delay,
     Drain,
@@ -200,11 +201,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         ("Restart", "completed", "answered", "answered again"),
     ),
     "effects_whose_answer_was_lost_are_there_once": Scenario(
-        Program(
-            (Publish(2, a=("slow",)), CutAtWrite("a", 1, "after"), Publish(2), Pass(1.0)),
-            effects=True,
-        ),
-        ("CutAtWrite", "completed", "derived"),
+        Program((CutAtCompletion("a", "after"), Publish(2), Publish(2), Pass(1.0)), effects=True),
+        ("CutAtCompletion", "completed", "derived"),
     ),
     "a_request_that_is_asked_again_gets_the_same_answer": Scenario(
         Program((Ask(0), Settle(), Ask(0), Crash(), Join(), Ask(0)), members=_TWO, effects=True),
@@ -249,12 +247,12 @@ SCENARIOS: Mapping[str, Scenario] = {
         ("CutAtWrite", "ack"),
     ),
     "a_completion_that_never_arrived_is_repeated": Scenario(
-        Program((Publish(2, a=("slow",)), CutAtWrite("a", 1, "before"), Publish(2), Pass(1.0))),
-        ("CutAtWrite", "ack"),
+        Program((CutAtCompletion("a", "before"), Publish(2), Publish(2), Pass(1.0))),
+        ("CutAtCompletion", "ack"),
     ),
     "a_completion_whose_answer_was_lost_is_repeated": Scenario(
-        Program((Publish(2, a=("slow",)), CutAtWrite("a", 1, "after"), Publish(2), Pass(1.0))),
-        ("CutAtWrite", "ack"),
+        Program((CutAtCompletion("a", "after"), Publish(2), Publish(2), Pass(1.0))),
+        ("CutAtCompletion", "ack"),
     ),
 }
 """By the promise it shows."""

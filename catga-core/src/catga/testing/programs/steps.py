@@ -22,6 +22,7 @@ __all__ = [
     "Ask",
     "Crash",
     "Cut",
+    "CutAtCompletion",
     "CutAtWrite",
     "Deed",
     "Delay",
@@ -187,6 +188,15 @@ class CutAtWrite(_Shown):
 
 
 @attrs.frozen(repr=False)
+class CutAtCompletion(_Shown):
+    """The connection of each member of a group breaks at the first write of the next completion
+    (QoS 2) that it hands over: before the broker gets it, or after."""
+
+    who: str = "a"
+    when: Literal["before", "after"] = "after"
+
+
+@attrs.frozen(repr=False)
 class Delay(_Shown):
     """From now on what goes between the broker and the publisher, or the members of a group there
     are, arrives so much later, each way, in seconds of the law."""
@@ -211,7 +221,7 @@ class Pause(_Shown):
     seconds: float = 1.0
 
 
-Fault: TypeAlias = Restart | Cut | CutAtWrite | Delay | HalfClose | Pause
+Fault: TypeAlias = Restart | Cut | CutAtCompletion | CutAtWrite | Delay | HalfClose | Pause
 """What befalls the broker and the ways to it."""
 Step: TypeAlias = (
     Publish | Again | Together | Ask | Join | Drain | Crash | Replay | Pass | Settle | Fault
@@ -221,7 +231,7 @@ Step: TypeAlias = (
 _TAKES: Mapping[type, Ability] = {
     Restart: Ability.RESTART,
     Pause: Ability.PAUSE,
-    **dict.fromkeys((Cut, CutAtWrite, Delay, HalfClose), Ability.CUT),
+    **dict.fromkeys((Cut, CutAtCompletion, CutAtWrite, Delay, HalfClose), Ability.CUT),
 }
 _NEEDS = {Later: Capability.DELAY, Replay: Capability.DEAD_LETTERS}
 

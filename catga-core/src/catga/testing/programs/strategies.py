@@ -19,6 +19,7 @@ from catga.testing.programs.steps import (
     Ask,
     Crash,
     Cut,
+    CutAtCompletion,
     CutAtWrite,
     Deed,
     Delay,
@@ -120,13 +121,10 @@ def _fault(abilities: Collection[Ability]) -> st.SearchStrategy[Step]:
     if Ability.RESTART in abilities:
         faults.append(st.just(Restart()))
     if Ability.CUT in abilities:
-        at_write = st.builds(
-            CutAtWrite,
-            _who,
-            st.integers(1, 4),
-            st.sampled_from(("before", "after")),
-        )
-        faults += [st.just(Cut()), at_write, at_write]
+        when = st.sampled_from(("before", "after"))
+        at_write = st.builds(CutAtWrite, _who, st.integers(1, 4), when)
+        at_completion = st.builds(CutAtCompletion, _group, when)
+        faults += [st.just(Cut()), at_write, at_write, at_completion]
         faults.append(st.builds(Delay, _who, st.sampled_from((0.1, 0.4))))
         faults.append(st.builds(HalfClose, _who, st.sampled_from(("up", "down"))))
     if Ability.PAUSE in abilities:
