@@ -697,34 +697,6 @@ def test_whatever_reading_a_message_ends_with_it_is_poison_and_others_go_on() ->
     run(law)
 
 
-def test_a_receiver_that_meets_what_nobody_foresaw_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def law(probe: Probe) -> None:
-        numbers: list[int] = []
-        bus = probe.bus()
-
-        @bus.handle(Order)
-        async def handle(order: Order) -> None:
-            numbers.append(order.number)
-
-        right = LogSubscription.receive
-        failures = iter([RuntimeError("a bug in a plugin")])
-
-        async def receive(self: LogSubscription, *rest: Any) -> Any:
-            if (error := next(failures, None)) is not None:
-                raise error
-            return await right(self, *rest)
-
-        monkeypatch.setattr(LogSubscription, "receive", receive)
-        async with bus:
-            await bus.publish(Order(1))
-            await probe.pass_time(1)
-            await eventually(lambda: numbers == [1])
-
-    run(law)
-
-
 def test_however_often_a_commit_meets_another_it_is_the_same_attempt_and_never_hot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -48,8 +48,9 @@ def fail_first(
 
 
 @FAILURES
-def test_a_subscription_that_cannot_be_opened_again_is_opened_later(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception
+@pytest.mark.parametrize("closed", [False, True], ids=["goes on", "is closed"])
+def test_a_reader_goes_on_whatever_receiving_and_opening_again_end_with(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, closed: bool
 ) -> None:
     async def law(probe: Probe) -> None:
         numbers: list[int] = []
@@ -59,12 +60,14 @@ def test_a_subscription_that_cannot_be_opened_again_is_opened_later(
         async def handle(order: Order) -> None:
             numbers.append(order.number)
 
+        ended = SubscriptionClosed("gone") if closed else failure
+        received = fail_first(monkeypatch, LogSubscription, "receive", ended)
         async with bus:
-            fail_first(monkeypatch, LogSubscription, "receive", SubscriptionClosed("gone"))
             opened = fail_first(monkeypatch, MemoryTransport, "subscribe", failure, failure)
             await bus.publish(Order(1))
             await probe.pass_time(10)
-            assert opened()
+            assert received()
+            assert opened() is closed
             await eventually(lambda: numbers == [1])
 
     run(law)
