@@ -16,7 +16,6 @@ from catga.errors import (
     CapabilityError,
     ConfigurationError,
     SubscriptionClosed,
-    TransportError,
     UnknownTypeError,
 )
 from catga.model.qos import QualityOfService
@@ -64,13 +63,9 @@ class Intake:
                     await self._reopen(feed, error)
                     continue
                 return
-            except TransportError as error:
-                self._trouble(f"receiving failed: {error}")
-                await self._s.clock.sleep(_PAUSE)
-                continue
             except Exception as error:
                 trace_unforeseen(error, f"{self._name}: receiving failed, and is tried again")
-                self._trouble(f"receiving failed: {error!r}")
+                self._trouble(f"receiving failed: {words_of(error)}")
                 await self._s.clock.sleep(_PAUSE)
                 continue
             if deliveries:
