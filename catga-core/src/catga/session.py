@@ -20,7 +20,7 @@ from catga.engine.requests import Requester, Responder
 from catga.engine.services import Services
 from catga.engine.signals import Signals
 from catga.engine.transaction import Encode
-from catga.engine.wording import trace_unforeseen, words_of
+from catga.engine.wording import tell_of
 from catga.errors import CapabilityError
 from catga.ground.ids import new_instance
 from catga.ground.tasks import TaskOwner, finish
@@ -296,11 +296,8 @@ class Session:
             if self._discovery is not None:
                 await self._discovery.deregister()
         except Exception as error:
-            trace_unforeseen(error, "saying good-bye met what nobody foresaw")
-            words = (
-                "the node could not say good-bye, it is seen until its lease ends: "
-                f"{words_of(error)}"
-            )
+            told = tell_of(error, "saying good-bye met what nobody foresaw")
+            words = f"the node could not say good-bye, it is seen until its lease ends: {told}"
             self._heard(TransportEvent(EventKind.TROUBLE, words))
 
     async def close(self) -> None:
@@ -316,4 +313,4 @@ class Session:
             try:
                 await step()
             except Exception as error:
-                trace_unforeseen(error, "closing met what nobody foresaw")
+                tell_of(error, "closing met what nobody foresaw")

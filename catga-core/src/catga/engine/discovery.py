@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from catga.engine.membership import Watch, in_order
-from catga.engine.wording import trace_unforeseen, words_of
+from catga.engine.wording import tell_of
 from catga.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -183,8 +183,7 @@ class Discovery:
             except LeaseLost:
                 await self._take(record)
         except Exception as error:
-            trace_unforeseen(error, "keeping a node's lease met what nobody foresaw")
-            self._tell(words_of(error))
+            self._tell(tell_of(error, "keeping a node's lease met what nobody foresaw"))
 
     async def _take(self, record: NodeRecord) -> None:
         begun = self._clock.monotonic()

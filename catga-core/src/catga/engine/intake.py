@@ -10,7 +10,7 @@ from catga.codecs import EventReader
 from catga.engine.handling import Handler
 from catga.engine.outcomes import Outcomes
 from catga.engine.services import Services
-from catga.engine.wording import trace_unforeseen, words_of
+from catga.engine.wording import tell_of
 from catga.engine.work import Feed, State, Work
 from catga.errors import (
     CapabilityError,
@@ -64,8 +64,8 @@ class Intake:
                     continue
                 return
             except Exception as error:
-                trace_unforeseen(error, f"{self._name}: receiving failed, and is tried again")
-                self._trouble(f"receiving failed: {words_of(error)}")
+                what = f"{self._name}: receiving failed, and is tried again"
+                self._trouble(f"receiving failed: {tell_of(error, what)}")
                 await self._s.clock.sleep(_PAUSE)
                 continue
             if deliveries:
@@ -88,11 +88,10 @@ class Intake:
                     closed = True
                 feed.subscription = await self._s.resubscribe(feed.source)
             except Exception as error:
-                words = words_of(error)
-                if words != told:
-                    trace_unforeseen(error, f"{self._name}: opening a subscription again failed")
-                    self._trouble(f"it could not be opened: {words}")
-                told = words
+                before = told
+                told = tell_of(error, f"{self._name}: opening a subscription again failed")
+                if told != before:
+                    self._trouble(f"it could not be opened: {told}")
             else:
                 return
 
@@ -138,7 +137,7 @@ class Intake:
             for work in _queued(works):
                 self._outcomes.park(work, "exactly once cannot be kept here", error)
         except Exception as error:
-            trace_unforeseen(error, f"{self._name}: preparing exactly once failed")
+            tell_of(error, f"{self._name}: preparing exactly once failed")
             self._trouble(f"exactly once cannot be kept now: {error!r}")
             for work in _queued(works):
                 self._outcomes.decide(work, Nack(_PAUSE))

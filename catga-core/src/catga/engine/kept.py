@@ -14,7 +14,7 @@ from typing import TypeAlias
 import attrs
 
 from catga.engine.once import failure_of
-from catga.engine.wording import trace_unforeseen, words_of
+from catga.engine.wording import tell_of
 from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner
 from catga.spi import Completion, InboxStore, Transport
@@ -94,8 +94,8 @@ class KeptResponses:
             keys = [search.key for search in due.values()]
             found = [None] * len(keys) if inbox is None else await self._read(inbox, keys)
         except Exception as error:
-            trace_unforeseen(error, "reading kept responses met what nobody foresaw")
-            _log.debug("kept responses cannot be read now: %s", words_of(error))
+            words = tell_of(error, "reading kept responses met what nobody foresaw")
+            _log.debug("kept responses cannot be read now: %s", words)
             found = [None] * len(due)
         now = self._clock.monotonic()
         for (waiter, search), body in zip(due.items(), found, strict=True):

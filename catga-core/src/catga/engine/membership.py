@@ -11,7 +11,7 @@ from typing import Self
 
 import attrs
 
-from catga.engine.wording import trace_unforeseen, words_of
+from catga.engine.wording import tell_of
 from catga.errors import AuthenticationError, ConfigurationError
 from catga.ground.clock import Clock
 from catga.model.node import ChangeKind, Node, NodeChange
@@ -163,8 +163,7 @@ class Watch:
         except _FINAL:
             raise
         except Exception as error:
-            trace_unforeseen(error, "looking at the nodes met what nobody foresaw")
-            self.trouble = words_of(error)
+            self.trouble = tell_of(error, "looking at the nodes met what nobody foresaw")
             self._hinted = False  # the next one comes with the connection
             self._plan(self._pause * (1 + self._random()))
 

@@ -10,7 +10,7 @@ from catga.engine.deadletters import describe
 from catga.engine.handling import Handler
 from catga.engine.once import Admitted, Once
 from catga.engine.services import Services
-from catga.engine.wording import trace_unforeseen, words_of
+from catga.engine.wording import tell_of, words_of
 from catga.engine.work import State, Stop, Work
 from catga.errors import CodecError, DecodeError, LeaseLost
 from catga.model.retry import Reject, Retry
@@ -156,8 +156,8 @@ class Outcomes:
         try:
             kept = await self.once.failures(works)
         except Exception as error:
-            trace_unforeseen(error, "reading the failures of requests met what nobody foresaw")
-            _log.warning("the failures of requests cannot be read: %s", words_of(error))
+            words = tell_of(error, "reading the failures of requests met what nobody foresaw")
+            _log.warning("the failures of requests cannot be read: %s", words)
             kept = [None] * len(works)
         for work, body in zip(works, kept, strict=True):
             if work.state is not State.QUEUED:

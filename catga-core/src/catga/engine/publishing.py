@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeAlias
 
 from catga.engine.signals import Signals
-from catga.engine.wording import trace_unforeseen
+from catga.engine.wording import tell_of
 from catga.errors import CatgaError, PayloadTooLarge, PublishUnknown
 from catga.ground.clock import Clock
 from catga.ground.tasks import TaskOwner, wait_all
@@ -225,7 +225,7 @@ class Publisher:
         try:
             results = await self._transport.publish(batch)
         except Exception as error:
-            trace_unforeseen(error, "publishing met what nobody foresaw")
+            tell_of(error, "publishing met what nobody foresaw")
             return broken_off(batch, error)
         if len(results) != len(batch):
             words = f"{len(results)} results for {len(batch)} messages"

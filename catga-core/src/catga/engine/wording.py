@@ -6,17 +6,10 @@ import logging
 
 from catga.errors import CatgaError
 
-__all__ = ["trace_unforeseen", "words_of"]
+__all__ = ["tell_of", "words_of"]
 
 _log = logging.getLogger("catga")
 _LONGEST = 2000
-
-
-def trace_unforeseen(error: BaseException, what: str) -> None:
-    """Log with its trace what a plugin never raises by its contract: where it came from is all
-    that there is to find it by."""
-    if not isinstance(error, CatgaError):
-        _log.error("%s", what, exc_info=error)
 
 
 def words_of(error: BaseException) -> str:
@@ -35,3 +28,16 @@ def words_of(error: BaseException) -> str:
         raise
     except BaseException as failure:
         return f"(no words: its __str__ raised {type(failure).__name__})"
+
+
+def tell_of(error: BaseException, what: str) -> str:
+    """Return what is told of an error that a plugin raised: its text.
+
+    Of one that no plugin raises by its contract the class as well, and it is logged as `what` with
+    its trace: where it came from is all that there is to find it by.
+    """
+    words = words_of(error)
+    if isinstance(error, CatgaError):
+        return words
+    _log.error("%s", what, exc_info=error)
+    return f"{type(error).__name__}: {words}"
